@@ -1,0 +1,1 @@
+"""What all services agree on: events, topics, tables, access, settings, errors, metrics and logs."""

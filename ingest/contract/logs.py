@@ -1,0 +1,53 @@
+"""Structured logs: constant past-tense event names, JSON off a terminal, one line a batch, no payloads, no secrets."""
+
+import logging
+import sys
+from typing import Any
+
+import structlog
+
+
+def configure(*, service: str, level: str = "info", json: bool | None = None) -> None:
+    """Set up structlog and the standard library's logging to write to standard error.
+
+    Args:
+        service: bound to every line as `service`.
+        level: debug, info, warning or error.
+        json: JSON lines if true, for people if false; by default JSON unless standard error is a terminal.
+    """
+    as_json = not sys.stderr.isatty() if json is None else json
+    shared: list[Any] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.stdlib.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        structlog.processors.StackInfoRenderer(),
+    ]
+    renderer: Any = structlog.processors.JSONRenderer() if as_json else structlog.dev.ConsoleRenderer()
+    # dev.ConsoleRenderer draws tracebacks itself; JSON needs them as text.
+    ending = [structlog.processors.format_exc_info, renderer] if as_json else [renderer]
+    threshold = getattr(logging, level.upper())
+    structlog.configure(
+        processors=[structlog.stdlib.filter_by_level, *shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        wrapper_class=structlog.stdlib.BoundLogger,
+        cache_logger_on_first_use=True,
+    )
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=[*shared, structlog.stdlib.ExtraAdder()],
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *ending],
+        )
+    )
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(threshold)
+    # Chatty at info, and silent about nothing we need: their warnings still pass.
+    for name in ("aiokafka", "faust", "mode", "urllib3", "clickhouse_connect", "uvicorn.access", "asyncio"):
+        logging.getLogger(name).setLevel(max(threshold, logging.WARNING))
+    structlog.contextvars.bind_contextvars(service=service)
+
+
+def logger(name: str) -> Any:
+    """Return a structlog logger; configuration is taken at its first line, not here."""
+    return structlog.stdlib.get_logger(name)

@@ -1,0 +1,67 @@
+"""Settings every service shares; each service adds its own in its `settings` module.
+
+Read once at the composition root from the environment (prefix `TOOLLEDGER_`) and from arguments, then frozen.
+"""
+
+from pathlib import Path
+from typing import Literal, TypeVar
+from urllib.parse import urlsplit
+
+from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from ingest.contract.errors import ConfigurationError
+
+
+def default_data() -> Path:
+    """Return the folder of the embedded stack unless another is named: `.toolledger` in the working folder."""
+    return Path(".toolledger")
+
+
+class CommonSettings(BaseSettings):
+    """Addresses and logging, the same for every service."""
+
+    model_config = SettingsConfigDict(env_prefix="TOOLLEDGER_", frozen=True, extra="ignore", populate_by_name=True)
+
+    kafka: str = Field(default="127.0.0.1:9092", description="Kafka bootstrap addresses, host:port, comma separated")
+    clickhouse: SecretStr = Field(
+        default=SecretStr("http://127.0.0.1:8123"),
+        description="ClickHouse HTTP address, http(s)://user:password@host:port/database",
+    )
+    log_level: Literal["debug", "info", "warning", "error"] = Field(default="info", description="lowest level logged")
+    log_json: bool | None = Field(default=None, description="JSON log lines; unset: unless on a terminal")
+
+    @field_validator("kafka")
+    @classmethod
+    def _addresses(cls, value: str) -> str:
+        for address in value.split(","):
+            host, _, port = address.strip().rpartition(":")
+            if not host or not port.isdigit():
+                raise ValueError("each Kafka address is host:port, as in 127.0.0.1:9092")
+        return value
+
+    @field_validator("clickhouse")
+    @classmethod
+    def _url(cls, value: SecretStr) -> SecretStr:
+        parts = urlsplit(value.get_secret_value())
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise ValueError("the ClickHouse address is http(s)://[user:password@]host:port[/database]")
+        return value
+
+
+S = TypeVar("S", bound=CommonSettings)
+
+
+def load(model: type[S], **overrides: object) -> S:
+    """Read a settings model; values given here win over the environment, None means not given.
+
+    Raises:
+        ConfigurationError: one line that names the setting and what it takes.
+    """
+    given = {name: value for name, value in overrides.items() if value is not None}
+    try:
+        return model(**given)  # type: ignore[arg-type]
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = "_".join(str(part) for part in first["loc"]).upper()
+        raise ConfigurationError(f"TOOLLEDGER_{name}: {first['msg']}") from None

@@ -1,0 +1,17 @@
+"""Names of tables and of the kinds of usage rows; the columns themselves stand in the numbered SQL files."""
+
+from typing import Final
+
+TOOL_EXECUTIONS: Final = "tool_executions"
+USAGE_WINDOWS: Final = "usage_windows"
+DEAD_LETTERS: Final = "dead_letters"
+PROGRESS: Final = "progress"
+
+KIND_TOOL_MINUTE: Final = "tool_minute"
+KIND_USER_HOUR: Final = "user_hour"
+KIND_SESSION_HOUR: Final = "session_hour"
+KIND_RECEIPT: Final = "receipt"
+KIND_PROJECT_RECEIPT: Final = "project_receipt"
+
+# What stands in first_call of a row that is no session: larger than any real call, so a minimum ignores it.
+NO_FIRST_CALL: Final = (2**63 - 1, "")
