@@ -10,9 +10,7 @@ _SECONDS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2
 
 # Ingest: received = accepted + rejected.
 INGEST_EVENTS: Final = Counter("toolledger_ingest_events", "Events by outcome", ["outcome"], registry=REGISTRY)
-INGEST_REJECTED: Final = Counter(
-    "toolledger_ingest_rejected", "Events refused, by reason", ["reason"], registry=REGISTRY
-)
+INGEST_REJECTED: Final = Counter("toolledger_ingest_rejected", "Events refused, by reason", ["reason"], registry=REGISTRY)
 HTTP_SECONDS: Final = Histogram(
     "toolledger_http_seconds", "Time to answer", ["service", "route", "status"], buckets=_SECONDS, registry=REGISTRY
 )
@@ -20,20 +18,14 @@ HTTP_SECONDS: Final = Histogram(
 # Worker: events = accepted + duplicates + conflicts + dead_letters + forwarded, as in every receipt.
 WORKER_RECORDS: Final = Counter("toolledger_worker_records", "Kafka records proved by a receipt", registry=REGISTRY)
 WORKER_EVENTS: Final = Counter("toolledger_worker_events", "Events by outcome", ["outcome"], registry=REGISTRY)
-WORKER_DEAD_LETTERS: Final = Counter(
-    "toolledger_worker_dead_letters", "Dead letters by reason", ["reason"], registry=REGISTRY
-)
+WORKER_DEAD_LETTERS: Final = Counter("toolledger_worker_dead_letters", "Dead letters by reason", ["reason"], registry=REGISTRY)
 WORKER_BATCHES: Final = Counter("toolledger_worker_batches", "Batches by how they began", ["kind"], registry=REGISTRY)
 WORKER_STEP_SECONDS: Final = Histogram(
     "toolledger_worker_step_seconds", "Time of each step of a batch", ["step"], buckets=_SECONDS, registry=REGISTRY
 )
 WORKER_RETRIES: Final = Counter("toolledger_worker_retries", "Steps tried again, by step", ["step"], registry=REGISTRY)
-PARTITION_NEXT_OFFSET: Final = Gauge(
-    "toolledger_partition_next_offset", "Proved so far", ["partition"], registry=REGISTRY
-)
-PARTITION_LAG: Final = Gauge(
-    "toolledger_partition_lag_records", "Records not proved yet", ["partition"], registry=REGISTRY
-)
+PARTITION_NEXT_OFFSET: Final = Gauge("toolledger_partition_next_offset", "Proved so far", ["partition"], registry=REGISTRY)
+PARTITION_LAG: Final = Gauge("toolledger_partition_lag_records", "Records not proved yet", ["partition"], registry=REGISTRY)
 DEDUPE_IDS: Final = Gauge("toolledger_dedupe_known_ids", "Ids the filter holds", registry=REGISTRY)
 DEDUPE_BYTES: Final = Gauge("toolledger_dedupe_bytes", "Memory of the filter", registry=REGISTRY)
 DEDUPE_REACH: Final = Gauge("toolledger_dedupe_reach_seconds", "Age of the oldest id in the filter", registry=REGISTRY)
