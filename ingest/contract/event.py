@@ -1,8 +1,10 @@
 """The event: one tool execution, as producers send it, with every limit and the reason for it.
 
-Pure: no I/O, no clock. Time limits are judged against the time of acceptance that the caller passes in, so a replay judges alike.
+Pure: no I/O, no clock. Time limits are judged against the time of acceptance that the caller passes in, so that a replay
+judges alike.
 """
 
+import re
 from datetime import UTC, datetime
 from typing import Annotated, Final, Literal
 
@@ -49,6 +51,10 @@ Text = Annotated[str, Meta(max_length=MESSAGE_CHARS_MAX)]
 PROJECT_PATTERN: Final = r"^[A-Za-z0-9_.:-]{1,128}$"
 
 
+# What `data` and `metadata` are when an event has none: this very object, so that asking costs a comparison of addresses.
+ABSENT: Final = msgspec.Raw(b"")
+
+
 class Failure(msgspec.Struct, frozen=True):
     """What went wrong, as the tool or its upstream said it."""
 
@@ -91,17 +97,23 @@ class Event(msgspec.Struct, frozen=True, kw_only=True):
     session_id: Identifier | None = None
     message: Text | None = None
     error: Failure | Text | None = None
-    data: msgspec.Raw = msgspec.Raw(b"")
+    data: msgspec.Raw = ABSENT
     context: Context | None = None
     source: Source | None = None
     connected_account_id: Identifier | None = None
     auth_config_id: Identifier | None = None
     sandbox_id: Identifier | None = None
     parent: Parent | None = None
-    metadata: msgspec.Raw = msgspec.Raw(b"")
+    metadata: msgspec.Raw = ABSENT
 
 
 _decode = msgspec.json.Decoder(Event).decode
+# A high surrogate that no low one follows, or a low one without a high one before it.
+_LONE_SURROGATE: Final = re.compile(
+    rb"\\u[dD][89abAB][0-9a-fA-F]{2}(?!\\u[dD][c-fC-F])|(?<!\\u[dD][89abAB][0-9a-fA-F]{2})\\u[dD][c-fC-F][0-9a-fA-F]{2}"
+)
+_BRACE: Final = ord("{")
+_NULL: Final = ord("n")
 
 
 def decode_event(raw: bytes | msgspec.Raw) -> Event:
@@ -118,18 +130,37 @@ def decode_event(raw: bytes | msgspec.Raw) -> Event:
     except msgspec.ValidationError as error:
         raise invalid_member(error) from None
     except msgspec.DecodeError as error:
+        if (lone := _LONE_SURROGATE.search(raw)) is not None:
+            text = lone[0].decode("ascii")
+            raise InvalidEvent("invalid_encoding", f"`{text}` is half of a surrogate pair, which is no character") from None
         raise InvalidEvent("invalid_json", f"not JSON: {error}") from None
     except UnicodeDecodeError:
         raise InvalidEvent("invalid_encoding", "the event is not UTF-8") from None
     except RecursionError:
-        raise InvalidEvent("nested_too_deep", "the event is nested too deep") from None
+        raise InvalidEvent("nested_too_deep", "the event is nested deeper than about 1000 levels") from None
+    check_encoding(raw)
     check_objects(event)
     return event
+
+
+def check_encoding(raw: bytes | msgspec.Raw) -> None:
+    """Refuse bytes that are not UTF-8, wherever they stand; the decoder itself looks only at members that it keeps as text.
+
+    Raises:
+        InvalidEvent: `invalid_encoding`.
+    """
+    try:
+        str(raw, "utf-8")
+    except UnicodeDecodeError as error:
+        raise InvalidEvent("invalid_encoding", f"the event is not UTF-8: byte {error.start} cannot stand there") from None
 
 
 def invalid_member(error: msgspec.ValidationError) -> InvalidEvent:
     """Turn a decoder's complaint into a reason; its text names the expectation and, behind `$.`, the member."""
     text = str(error)
+    if text.startswith("Invalid enum value") and text.endswith("`$.status`"):
+        given = text.removeprefix("Invalid enum value ").partition(" - at ")[0]
+        return InvalidEvent("unknown_status", f"`status` is `success` or `failed`, not {given}")
     reason: Reason = "missing_member" if "missing required field" in text else "invalid_member"
     return InvalidEvent(reason, text.replace("Object missing", "the event is missing").replace("`$.", "`"))
 
@@ -140,10 +171,15 @@ def check_objects(event: Event) -> None:
     Raises:
         InvalidEvent: `invalid_member`.
     """
-    for name, value in (("data", event.data), ("metadata", event.metadata)):
-        head = bytes(memoryview(value)[:1])
-        if head not in (b"{", b"", b"n"):
-            raise InvalidEvent("invalid_member", f"`{name}` must be a JSON object")
+    if event.data is not ABSENT and not _is_object(event.data):
+        raise InvalidEvent("invalid_member", "`data` must be a JSON object")
+    if event.metadata is not ABSENT and not _is_object(event.metadata):
+        raise InvalidEvent("invalid_member", "`metadata` must be a JSON object")
+
+
+def _is_object(value: msgspec.Raw) -> bool:
+    view = memoryview(value)
+    return not view.nbytes or view[0] in (_BRACE, _NULL)
 
 
 def timestamp_ms(value: str | float) -> int:
@@ -163,8 +199,9 @@ def timestamp_ms(value: str | float) -> int:
         ) from None
     if moment.tzinfo is None:
         moment = moment.replace(tzinfo=UTC)
-    # Integer arithmetic: float seconds lose the last millisecond of distant years.
-    whole = moment.astimezone(UTC) - datetime(1970, 1, 1, tzinfo=UTC)
+    # Subtracted, not converted to UTC first: that overflows at the ends of the calendar. Integers, since float seconds lose
+    # the last millisecond of distant years.
+    whole = moment - datetime(1970, 1, 1, tzinfo=UTC)
     return (whole.days * 86_400 + whole.seconds) * 1000 + whole.microseconds // 1000
 
 
@@ -185,7 +222,8 @@ def check_timestamp(value_ms: int, *, accepted_ms: int, slack_ms: int = 0) -> No
     for unit, factor in (("seconds", 1000.0), ("microseconds", 1e-3), ("nanoseconds", 1e-6)):
         if TIMESTAMP_MS_MIN <= value_ms * factor <= accepted_ms + TIMESTAMP_AHEAD_MS_MAX:
             hint = f"; it looks like {unit}, send milliseconds"
+    shown = value_ms if abs(value_ms) < 10**21 else f"{float(value_ms):.3g}"
     raise InvalidEvent(
         "timestamp_out_of_range",
-        f"`timestamp` {value_ms} is outside 2015-01-01 to 24 hours after acceptance (epoch milliseconds){hint}",
+        f"`timestamp` {shown} is outside 2015-01-01 to 24 hours after acceptance (epoch milliseconds){hint}",
     )
