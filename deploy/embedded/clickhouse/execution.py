@@ -1,0 +1,279 @@
+"""Running one request's statement, in a thread of the pool."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import re
+import time
+from collections.abc import Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Final
+
+import structlog
+
+from deploy.embedded.clickhouse.body import Spool
+from deploy.embedded.clickhouse.channel import ClientGone, Outcome, ResultChannel
+from deploy.embedded.clickhouse.compression import choose_encoding, encoder
+from deploy.embedded.clickhouse.engine import Engine, EngineConnection, Statistics
+from deploy.embedded.clickhouse.errors import BAD_ARGUMENTS, READONLY, UNKNOWN_EXCEPTION, ClickHouseError
+from deploy.embedded.clickhouse.external import create_external_tables, drop_external_tables
+from deploy.embedded.clickhouse.loading import Loaded, load
+from deploy.embedded.clickhouse.processes import RunningQueries, RunningQuery
+from deploy.embedded.clickhouse.request import QueryRequest
+from deploy.embedded.clickhouse.rewriting import insert_sql, kill_sql, outfile_sql, with_processes_view
+from deploy.embedded.clickhouse.sessions import Session
+from deploy.embedded.clickhouse.settings import (
+    CONNECTION_DEFAULTS,
+    assigned_by_set,
+    restore_statement,
+    set_statement,
+    settings_clause,
+)
+from deploy.embedded.clickhouse.sql_tokens import quote_identifier
+from deploy.embedded.clickhouse.statement import DEFAULT_FORMAT, Kind, Statement
+
+log = structlog.get_logger("toolledger.clickhouse")
+
+_FORMAT_NAME: Final = re.compile(r"\w+\Z")
+_PIPE_BYTES: Final = 1 << 20  # the most an unprivileged process may ask for
+_SHOWN_TEXT_BYTES: Final = 4096  # of a statement, in system.processes
+
+
+@dataclass(slots=True, kw_only=True)
+class Job:
+    """One request on its way through the engine."""
+
+    request: QueryRequest
+    body: Spool
+    channel: ResultChannel
+    running: RunningQuery
+    session: Session | None = None
+    files: Mapping[str, bytes] = field(default_factory=dict)
+
+
+class Execution:
+    """Runs jobs on the engine; `run` is called in a pool's thread.
+
+    Args:
+        engine: the engine of this process.
+        queries: the register of running statements.
+        readers: threads that drain results while the engine writes them; as many as there are query threads.
+        spool_folder: where spools go that are too large for memory.
+        spool_memory_bytes: what a spool may hold in memory.
+    """
+
+    def __init__(
+        self,
+        *,
+        engine: Engine,
+        queries: RunningQueries,
+        readers: ThreadPoolExecutor,
+        spool_folder: Path,
+        spool_memory_bytes: int,
+    ) -> None:
+        self._engine = engine
+        self._queries = queries
+        self._readers = readers
+        self._spool_folder = spool_folder
+        self._spool_memory_bytes = spool_memory_bytes
+
+    def new_spool(self) -> Spool:
+        """An empty spool with this server's limits."""
+        return Spool(memory_bytes=self._spool_memory_bytes, folder=self._spool_folder)
+
+    def run(self, job: Job) -> None:
+        """Run a job to its end; the outcome, whatever it is, goes to its channel."""
+        started = time.perf_counter_ns()
+        try:
+            outcome = self._run(job)
+        except ClickHouseError as error:
+            outcome = Outcome(error=error)
+        except ClientGone:
+            outcome = Outcome()
+        except Exception as error:
+            log.exception("query_crashed", query_id=job.running.query_id)
+            outcome = Outcome(error=ClickHouseError(UNKNOWN_EXCEPTION, "UNKNOWN_EXCEPTION", f"{type(error).__name__}: {error}"))
+        finally:
+            self._queries.end(job.running)
+            job.body.close()
+        job.channel.finish(replace(outcome, elapsed_ns=time.perf_counter_ns() - started))
+
+    def _run(self, job: Job) -> Outcome:
+        loaded = load(job.request, job.body, self.new_spool)
+        try:
+            text = loaded.statement.text[:_SHOWN_TEXT_BYTES].decode(errors="replace")
+            self._queries.begin(job.running, text)
+            with self._connection(job, loaded.statement) as (connection, clause):
+                return self._execute(job, loaded, connection, clause)
+        finally:
+            if loaded.data is not None:
+                loaded.data.close()
+
+    # -- the connection a statement runs on --------------------------------------------------------------------------
+
+    @contextmanager
+    def _connection(self, job: Job, statement: Statement) -> Iterator[tuple[EngineConnection, str]]:
+        """A connection with the request's settings in force, and the SETTINGS clause the statement has to carry."""
+        if job.session is not None:
+            with self._session_connection(job, job.session, statement) as prepared:
+                yield prepared
+            return
+        request = job.request
+        settings = dict(request.settings)
+        read_only = self._read_only(request)
+        if read_only:
+            settings["readonly"] = read_only
+        at_opening = {
+            name: value for name, value in settings.items() if name in self._engine.setting_names and "&" not in value
+        }
+        if job.files:
+            at_opening.pop("readonly", None)  # the external tables are made first
+        afterwards = {name: value for name, value in settings.items() if name not in at_opening}
+        if request.database:
+            if "&" in request.database:
+                raise ClickHouseError(81, "UNKNOWN_DATABASE", f"Database {request.database} does not exist.")
+            at_opening["database"] = request.database
+        connection = self._engine.connect(at_opening)
+        try:
+            create_external_tables(connection, job.files, request.external, self.new_spool)
+            if afterwards:
+                connection.execute(set_statement(afterwards))
+            yield connection, ""
+        finally:
+            connection.close()
+
+    @contextmanager
+    def _session_connection(
+        self, job: Job, session: Session, statement: Statement
+    ) -> Iterator[tuple[EngineConnection, str]]:
+        """A session's connection outlives the request: what the request sets is set back, or rides in a clause."""
+        request = job.request
+        if session.connection is None:
+            session.connection = self._engine.connect()
+        connection = session.connection
+        settings = dict(request.settings)
+        read_only = self._read_only(request)
+        takes_clause = statement.kind in (Kind.SELECT, Kind.INSERT_DATA) and not statement.has_settings
+        if read_only:
+            # SET readonly could not be taken back in a session.
+            settings.pop("readonly", None)
+            if statement.kind is Kind.SELECT and takes_clause:
+                settings["readonly"] = read_only
+            elif statement.kind is Kind.INSERT_DATA or not connection.is_read_only(statement.text):
+                raise ClickHouseError(READONLY, "READONLY", "default: Cannot execute query in readonly mode.")
+        database = request.database or session.database or "default"
+        if database != session.connection_database:
+            connection.execute(f"USE {quote_identifier(database)}".encode())
+            session.connection_database = database
+        create_external_tables(connection, job.files, request.external, self.new_spool)
+        around = {} if takes_clause else settings
+        try:
+            if around:
+                connection.execute(set_statement(around))
+            yield connection, settings_clause(settings) if takes_clause and settings else ""
+        finally:
+            known = [name for name in around if name in self._engine.setting_names]
+            if known:
+                connection.execute(restore_statement(known, {**CONNECTION_DEFAULTS, **session.assigned}))
+            drop_external_tables(connection, job.files)
+        session.assigned.update(assigned_by_set(statement.words))
+        if statement.words and statement.words[0].is_word(b"USE"):
+            output, _ = connection.execute(b"SELECT currentDatabase()", output_format="TabSeparatedRaw")
+            session.database = session.connection_database = output.decode().rstrip("\n")
+
+    @staticmethod
+    def _read_only(request: QueryRequest) -> str:
+        """The value of `readonly` in force: GET may read and set settings (2), as in ClickHouse."""
+        asked = request.settings.get("readonly", "0")
+        return "2" if request.read_only_method and asked in ("", "0") else asked.strip("0")
+
+    # -- kinds of statements -----------------------------------------------------------------------------------------
+
+    def _execute(self, job: Job, loaded: Loaded, connection: EngineConnection, clause: str) -> Outcome:
+        statement = loaded.statement
+        output_format = statement.output_format or job.request.default_format or DEFAULT_FORMAT
+        if not _FORMAT_NAME.match(output_format):
+            raise ClickHouseError(BAD_ARGUMENTS, "BAD_ARGUMENTS", f"{output_format!r} is not the name of a format")
+        if statement.kind is Kind.SELECT:
+            self._describe(job, output_format)
+            statement = with_processes_view(statement, self._queries)
+            if output_format.lower() == "native":
+                statistics = self._stream_native(job, statement, connection, clause)
+            else:
+                statistics = self._stream_through_pipe(job, statement, connection, output_format, clause)
+            return self._done(job, output_format, statistics)
+        if statement.kind is Kind.INSERT_DATA:
+            assert loaded.data is not None
+            self._describe(job, None)
+            sql = insert_sql(statement, loaded.data.path, loaded.engine_compression, clause)
+            _, statistics = connection.execute(sql, parameters=job.request.parameters)
+            return self._done(job, None, statistics)
+        sql = statement.text
+        if statement.kind is Kind.KILL:
+            sql = kill_sql(statement, self._queries)
+        output, statistics = connection.execute(sql, output_format=output_format, parameters=job.request.parameters)
+        shown = output_format if statement.kind is not Kind.NO_RESULT or output else None
+        self._describe(job, shown)
+        if output:
+            job.channel.put(output)
+        return self._done(job, shown, statistics)
+
+    def _stream_native(self, job: Job, statement: Statement, connection: EngineConnection, clause: str) -> Statistics:
+        """Native blocks stand alone: they come straight out of the engine, each as soon as it is made."""
+        sql = statement.text + (f"\nSETTINGS {clause}".encode() if clause else b"")
+        total = Statistics()
+        for block, counted in connection.stream(sql, output_format="Native", parameters=job.request.parameters):
+            job.channel.put(block)
+            total = Statistics(
+                read_rows=max(total.read_rows, counted.read_rows),
+                read_bytes=max(total.read_bytes, counted.read_bytes),
+                result_rows=total.result_rows + counted.result_rows,
+                result_bytes=total.result_bytes + counted.result_bytes,
+            )
+        return total
+
+    def _stream_through_pipe(
+        self, job: Job, statement: Statement, connection: EngineConnection, output_format: str, clause: str
+    ) -> Statistics:
+        """Every other format is written by the engine's own writer into a pipe, which gives it a head and a foot once."""
+        read_end, write_end = os.pipe()
+        try:
+            fcntl.fcntl(write_end, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
+            sql = outfile_sql(statement, f"/dev/fd/{write_end}", output_format, clause)
+        except BaseException:
+            os.close(read_end)
+            os.close(write_end)
+            raise
+        drained: Future[None] = self._readers.submit(_drain, read_end, job.channel)
+        failure: ClickHouseError | None = None
+        statistics = Statistics()
+        try:
+            _, statistics = connection.execute(sql, parameters=job.request.parameters)
+        except ClickHouseError as error:
+            failure = error
+        finally:
+            os.close(write_end)
+        drained.result()  # ClientGone goes first: the engine's error is then only that nobody reads
+        if failure is not None:
+            raise failure
+        return statistics
+
+    def _describe(self, job: Job, output_format: str | None) -> None:
+        encoding = choose_encoding(job.request.accept_encoding) if output_format else None
+        job.channel.describe(output_format, (encoding, encoder(encoding, job.request.zlib_level)) if encoding else None)
+
+    def _done(self, job: Job, output_format: str | None, statistics: Statistics) -> Outcome:
+        job.channel.flush()
+        return Outcome(output_format=output_format, statistics=statistics)
+
+
+def _drain(read_end: int, channel: ResultChannel) -> None:
+    try:
+        while chunk := os.read(read_end, _PIPE_BYTES):
+            channel.put(chunk)
+    finally:
+        os.close(read_end)
