@@ -1,0 +1,127 @@
+"""Make the archive of loaded classes that halves a broker's start and its processor time. `python -m deploy.embedded.kafka_warm`.
+
+It takes one start of a broker on a throw-away folder and some ten seconds of processor time, once per cache: done in the
+background at the lowest priority, after the first broker is up. Cut short, it leaves nothing and is tried at the next start.
+"""
+
+import contextlib
+import fcntl
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Final
+
+from deploy.embedded import kafka_jars, kafka_jvm
+from deploy.embedded.kafka_config import Broker, properties
+from deploy.embedded.process import accepts, cache_folder, die_with_parent, free_port
+
+_TIMEOUT_S: Final = 300
+_POLL_S: Final = 0.1
+
+
+def start_unless_made(class_path: Sequence[Path]) -> "subprocess.Popen[bytes] | None":
+    """Start making the archive in a process of its own, unless it is there or TOOLLEDGER_KAFKA_ARCHIVE is `no`."""
+    if kafka_jvm.class_archive(class_path).is_file() or os.environ.get("TOOLLEDGER_KAFKA_ARCHIVE") == "no":
+        return None
+    return subprocess.Popen(
+        [sys.executable, "-m", "deploy.embedded.kafka_warm"],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        preexec_fn=die_with_parent(),  # noqa: PLW1509 - it must not outlive the broker it was made for
+    )
+
+
+def make(class_path: tuple[Path, ...]) -> bool:
+    """Make the archive; False when another process is at it, or when the JVM would not."""
+    archive = kafka_jvm.class_archive(class_path)
+    with (cache_folder() / ".archive.lock").open("w") as lock, _scratch() as folder:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            return False
+        record, made = folder / "classes.record", folder / "classes.aot"
+        broker = Broker(data=folder, port=free_port())
+        settings = folder / "server.properties"
+        settings.write_text(properties(broker, controller_port=free_port()), encoding="utf-8")
+        identity = ["--cluster-id", "AAAAAAAAAAAAAAAAAAAAAA", "--config", str(settings)]
+        _wait(_jvm(class_path, "kafka.tools.StorageTool", ["format", *identity], folder, []))
+        recorder = _jvm(
+            class_path, "kafka.Kafka", [str(settings)], folder, ["-XX:AOTMode=record", f"-XX:AOTConfiguration={record}"]
+        )
+        deadline = time.monotonic() + _TIMEOUT_S
+        while recorder.poll() is None and not accepts(broker.host, broker.port) and time.monotonic() < deadline:
+            time.sleep(_POLL_S)
+        recorder.terminate()
+        _wait(recorder)
+        _wait(
+            _jvm(
+                class_path,
+                "kafka.Kafka",
+                [],
+                folder,
+                ["-XX:AOTMode=create", f"-XX:AOTConfiguration={record}", f"-XX:AOTCache={made}"],
+            )
+        )
+        if not made.is_file():
+            return False
+        # Moved within one file system, so that no broker ever maps half an archive.
+        beside = archive.with_suffix(".part")
+        shutil.move(made, beside)
+        beside.replace(archive)
+        return True
+
+
+def _jvm(
+    class_path: tuple[Path, ...], main: str, arguments: list[str], folder: Path, flags: list[str]
+) -> "subprocess.Popen[bytes]":
+    return kafka_jvm.start(
+        class_path,
+        main,
+        arguments,
+        folder=folder,
+        log_file=folder / "server.log",
+        output=subprocess.DEVNULL,
+        flags=flags,
+        title="toolledger kafka archive",
+    )
+
+
+def _wait(process: "subprocess.Popen[bytes]") -> None:
+    try:
+        process.wait(_TIMEOUT_S)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+
+
+@contextlib.contextmanager
+def _scratch() -> Iterator[Path]:
+    # Beside the archive, not in /tmp: it takes 100 MB, and what a killed run left is found and removed by the next one.
+    for left in cache_folder().glob("archive-*"):
+        shutil.rmtree(left, ignore_errors=True)
+    folder = Path(tempfile.mkdtemp(prefix="archive-", dir=cache_folder()))
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def main() -> int:
+    """Make the archive if the jars are there."""
+    import setproctitle
+
+    setproctitle.setproctitle("toolledger kafka archive")
+    os.nice(19)
+    if kafka_jars.missing(kafka_jars.pins(), kafka_jars.repository()):
+        return 1
+    return 0 if make(kafka_jars.ensure(lambda _line: None)) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
