@@ -13,7 +13,8 @@ CONSUMER_GROUP: Final = "toolledger-worker"
 # Record headers. `project_id` may be set by any producer; the others only by our own forwarding and replay.
 HEADER_PROJECT: Final = "project_id"
 HEADER_FIRST_ACCEPTED_MS: Final = "first_accepted_ms"
-HEADER_FORWARDED_FROM: Final = "forwarded_from"
+# How many partitions the one who forwarded an event to its home knew of.
+HEADER_FORWARDED_AMONG: Final = "forwarded_among"
 
 # Room for a pack beside the largest single event (EVENT_BYTES_MAX), with the record's own overhead.
 RECORD_BYTES_MAX: Final = 4 * 1024 * 1024

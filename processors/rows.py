@@ -1,0 +1,160 @@
+"""From accepted events to the columns of `tool_executions`. Pure.
+
+Columns, not objects: each column is built in one pass, so an event costs a few array steps.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Final
+
+import polars as pl
+import xxhash
+
+from ingest.contract.event import Context, Event, Parent, Source
+from processors.enrich import failure_of, toolkit_of
+from processors.redact import SIGNS, redact_json, redact_text
+
+_NO_CONTEXT: Final = Context()
+_NO_SOURCE: Final = Source()
+_NO_PARENT: Final = Parent()
+_MOMENT: Final = pl.Datetime("ms", "UTC")
+
+
+def batch_month(record_ms: int) -> int:
+    """Return yyyymm of a batch's first record, UTC: the table partition of everything the batch writes."""
+    moment = datetime.fromtimestamp(record_ms / 1000, tz=UTC)
+    return moment.year * 100 + moment.month
+
+
+def execution_rows(
+    events: Sequence[Event],
+    *,
+    project_ids: Sequence[str],
+    ids: Sequence[str],
+    timestamps_ms: Sequence[int],
+    accepted_ms: Sequence[int],
+    offsets: Sequence[int],
+    indexes: Sequence[int],
+    origin: Mapping[str, object],
+    stores_payload: Callable[[str], bool],
+) -> pl.DataFrame:
+    """Build the rows of accepted events, one a row, in the order given.
+
+    Args:
+        events: with the parallel lists beside them.
+        origin: constant columns: batch_month, incarnation, kafka_partition, first_offset.
+        stores_payload: whether a project keeps request and response.
+    """
+    failures = [failure_of(event) for event in events]
+    contexts = [event.context or _NO_CONTEXT for event in events]
+    sources = [event.source or _NO_SOURCE for event in events]
+    parents = [event.parent or _NO_PARENT for event in events]
+    data = _clean([bytes(event.data) for event in events])
+    error_messages = _clean_texts([failure[0] for failure in failures])
+    messages = _clean_texts([event.message or "" for event in events])
+    hashes = [_content_hash(event, error, raw) for event, error, raw in zip(events, error_messages, data, strict=True)]
+    stored = {project_id: stores_payload(project_id) for project_id in set(project_ids)}
+    if not all(stored.values()):
+        data = [raw if stored[project_id] else b"" for raw, project_id in zip(data, project_ids, strict=True)]
+
+    def text(name: str, values: Sequence[str | None]) -> pl.Series:
+        return pl.Series(name, values, dtype=pl.String)
+
+    frame = pl.DataFrame(
+        [
+            text("project_id", project_ids),
+            pl.Series("timestamp", timestamps_ms, dtype=pl.Int64),
+            text("id", ids),
+            text("tool_slug", [event.tool_slug for event in events]),
+            text("toolkit_slug", [toolkit_of(event.tool_slug, event.toolkit_slug) for event in events]),
+            text("user_id", [event.user_id for event in events]),
+            text("session_id", [event.session_id for event in events]),
+            text("status", [event.status for event in events]),
+            text("failure_class", [failure[4] for failure in failures]),
+            pl.Series("http_status", [failure[3] for failure in failures], dtype=pl.UInt16),
+            pl.Series("duration_ms", [event.duration_ms for event in events], dtype=pl.Float64),
+            text("message", messages),
+            text("error_message", error_messages),
+            text("error_code", [failure[1] for failure in failures]),
+            text("error_type", [failure[2] for failure in failures]),
+            text("connected_account_id", [event.connected_account_id for event in events]),
+            text("auth_config_id", [event.auth_config_id for event in events]),
+            text("sandbox_id", [event.sandbox_id for event in events]),
+            text("parent_log_id", [parent.log_id for parent in parents]),
+            text("parent_tool_slug", [parent.tool_slug for parent in parents]),
+            text("trace_id", [context.trace_id for context in contexts]),
+            text("request_id", [context.request_id for context in contexts]),
+            text("framework", [source.framework for source in sources]),
+            text("language", [source.language for source in sources]),
+            text("host", [source.host for source in sources]),
+            text("metadata", [raw.decode() for raw in _clean([_object(event.metadata) for event in events])]),
+            text("data", [raw.decode() if raw != b"null" else "" for raw in data]),
+            pl.Series("content_hash", hashes, dtype=pl.UInt64),
+            pl.Series("accepted_at", accepted_ms, dtype=pl.Int64),
+            pl.Series("kafka_offset", offsets, dtype=pl.UInt64),
+            pl.Series("kafka_index", indexes, dtype=pl.UInt32),
+        ]
+    )
+    failed = pl.col("status") == "failed"
+    said = (
+        pl.when(pl.col("message") != "")
+        .then(pl.col("message"))
+        .when(failed & (pl.col("error_message") != ""))
+        .then(pl.col("tool_slug") + " failed: " + pl.col("error_message"))
+        .when(failed)
+        .then(pl.col("tool_slug") + " failed")
+        .otherwise(pl.col("tool_slug") + " succeeded")
+    )
+    # Absent, null and "" are one thing.
+    return frame.with_columns(
+        pl.col(pl.String).fill_null(""),
+        pl.col("timestamp", "accepted_at").cast(_MOMENT),
+    ).with_columns(
+        said.alias("message"),
+        pl.when(failed).then(pl.lit("error")).otherwise(pl.lit("info")).alias("level"),
+        pl.lit(origin["batch_month"], dtype=pl.UInt32).alias("batch_month"),
+        pl.lit(origin["incarnation"], dtype=pl.String).alias("incarnation"),
+        pl.lit(origin["kafka_partition"], dtype=pl.UInt32).alias("kafka_partition"),
+        pl.lit(origin["first_offset"], dtype=pl.UInt64).alias("first_offset"),
+    )
+
+
+def _object(raw: object) -> bytes:
+    """The bytes of `metadata`; null and absent are one."""
+    value = bytes(memoryview(raw))  # type: ignore[arg-type]
+    return b"" if value == b"null" else value
+
+
+def _content_hash(event: Event, error_message: str, data: bytes) -> int:
+    """Tell whether two events with one id say the same. The timestamp is left out: a retry may have been given a new one."""
+    said = "\x1f".join(
+        (
+            event.tool_slug,
+            event.status,
+            repr(event.duration_ms),
+            event.user_id or "",
+            event.session_id or "",
+            event.message or "",
+            error_message,
+        )
+    )
+    return xxhash.xxh3_64_intdigest(said.encode(errors="surrogatepass") + b"\x1f" + data)
+
+
+def _clean(values: list[bytes]) -> list[bytes]:
+    """Redact JSON texts; those without any sign of a secret pass unread."""
+    signed = _with_signs([value.decode() for value in values])
+    for place in signed:
+        values[place] = redact_json(values[place])
+    return values
+
+
+def _clean_texts(values: list[str]) -> list[str]:
+    for place in _with_signs(values):
+        values[place] = redact_text(values[place])
+    return values
+
+
+def _with_signs(values: list[str]) -> list[int]:
+    series = pl.Series(values, dtype=pl.String)
+    return series.str.contains_any(list(SIGNS), ascii_case_insensitive=True).arg_true().to_list()

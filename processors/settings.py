@@ -1,0 +1,22 @@
+"""Settings of the worker."""
+
+from pydantic import Field
+
+from ingest.contract.settings import CommonSettings
+
+
+class WorkerSettings(CommonSettings):
+    """What a worker needs beside addresses; every limit bounds a queue, a wait or memory."""
+
+    worker_host: str = Field(default="127.0.0.1", description="address the worker's health and metrics listen on")
+    worker_port: int = Field(default=8603, ge=0, le=65535, description="port of the worker's health and metrics")
+    batch_events: int = Field(default=40_000, ge=1, description="a batch is closed at this many events")
+    batch_bytes: int = Field(default=48 * 1024 * 1024, ge=1, description="a batch is closed at this many decoded bytes")
+    fetch_bytes: int = Field(default=1024 * 1024, ge=1024, description="most bytes Kafka sends per partition and fetch")
+    fetch_records: int = Field(default=20_000, ge=1, description="most records in one fetch over all partitions")
+    session_timeout_ms: int = Field(default=15_000, ge=6_000, description="a worker silent for longer loses its partitions")
+    store_timeout_ms: int = Field(default=30_000, ge=100, description="an insert or query unanswered for longer is tried again")
+    retry_ms_max: int = Field(default=5_000, ge=100, description="longest pause between two tries")
+    progress_ms: int = Field(default=1_000, ge=50, description="how often freshness is reported")
+    dedupe_horizon_ms: int = Field(default=7 * 24 * 3_600_000, ge=60_000, description="how long an id is known for sure")
+    dedupe_bytes: int = Field(default=200 * 1024 * 1024, ge=1024 * 1024, description="memory of the filter of known ids")
