@@ -52,7 +52,7 @@ def execution_rows(
     data = _clean([bytes(event.data) for event in events])
     error_messages = _clean_texts([failure[0] for failure in failures])
     messages = _clean_texts([event.message or "" for event in events])
-    hashes = [_content_hash(event, error, raw) for event, error, raw in zip(events, error_messages, data, strict=True)]
+    hashes = [_hash(event, error, raw) for event, error, raw in zip(events, error_messages, data, strict=True)]
     stored = {project_id: stores_payload(project_id) for project_id in set(project_ids)}
     if not all(stored.values()):
         data = [raw if stored[project_id] else b"" for raw, project_id in zip(data, project_ids, strict=True)]
@@ -125,8 +125,16 @@ def _object(raw: object) -> bytes:
     return b"" if value == b"null" else value
 
 
-def _content_hash(event: Event, error_message: str, data: bytes) -> int:
-    """Tell whether two events with one id say the same. The timestamp is left out: a retry may have been given a new one."""
+def content_hash(event: Event) -> int:
+    """Return what `content_hash` of an event's row is: whether two events with one id say the same.
+
+    The timestamp is left out, for a retry may have been given a new one.
+    """
+    error_message = redact_text(failure_of(event)[0])
+    return _hash(event, error_message, redact_json(bytes(event.data)))
+
+
+def _hash(event: Event, error_message: str, data: bytes) -> int:
     said = "\x1f".join(
         (
             event.tool_slug,
