@@ -53,12 +53,13 @@ class Items:
     """The items of one body, in the order sent.
 
     `lines` holds the line of each item, from 1, for NDJSON. `utf8` tells that the whole body is UTF-8; if not, each item has
-    to be looked at.
+    to be looked at. No item is larger than `bytes_max`.
     """
 
     raws: Sequence[Item]
     lines: Sequence[int] | None = None
-    utf8: bool = True
+    utf8: bool
+    bytes_max: int
 
 
 def shape_of(content_type: str) -> Shape:
@@ -134,16 +135,16 @@ def split(body: bytes, shape: Shape, *, items_max: int) -> Items:
     if shape == "json":
         head = body[:64].lstrip(_SPACE)[:1] or body.lstrip(_SPACE)[:1]
         if head == b"[":
-            return Items(raws=_bounded(_array(body), items_max), utf8=utf8)
+            return Items(raws=_bounded(_array(body), items_max), utf8=utf8, bytes_max=len(body))
         if head and not _is_several_lines(body):
-            return Items(raws=[body], utf8=utf8)
+            return Items(raws=[body], utf8=utf8, bytes_max=len(body))
     raws: list[Item] = []
     lines: list[int] = []
     for line, text in enumerate(body.split(b"\n"), 1):
         if text and not text.isspace():
             raws.append(text)
             lines.append(line)
-    return Items(raws=_bounded(raws, items_max), lines=lines, utf8=utf8)
+    return Items(raws=_bounded(raws, items_max), lines=lines, utf8=utf8, bytes_max=len(body))
 
 
 def is_utf8(body: Item) -> bool:

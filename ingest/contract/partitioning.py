@@ -4,6 +4,7 @@ A foreign producer with that key and the common partitioner lands in the same pl
 Source: org.apache.kafka.common.utils.Utils.murmur2 and toPositive; ClickHouse's kafkaMurmurHash is the same, made positive.
 """
 
+import struct
 from collections import defaultdict
 from collections.abc import Sequence
 from typing import Final
@@ -14,6 +15,8 @@ from numpy.typing import NDArray
 _SEED: Final = 0x9747B28C
 _M: Final = 0x5BD1E995
 _R: Final = 24
+# Below that many keys, plain arithmetic is faster than a few dozen array steps.
+_COLUMNS_PAY_FROM: Final = 12
 
 
 def event_key(project_id: str, event_id: str) -> bytes:
@@ -23,7 +26,7 @@ def event_key(project_id: str, event_id: str) -> bytes:
 
 def home_partition(key: bytes, partitions: int) -> int:
     """Return the home of one key, 0 <= home < partitions."""
-    return int(home_partitions([key], partitions)[0])
+    return _murmur2_scalar(key) % partitions
 
 
 def home_partitions(keys: Sequence[bytes], partitions: int) -> NDArray[np.int64]:
@@ -32,6 +35,31 @@ def home_partitions(keys: Sequence[bytes], partitions: int) -> NDArray[np.int64]
     Keys of one length are hashed together, a word at a time over all rows, so the cost per key is a few array steps.
     """
     return murmur2(keys).astype(np.int64) % partitions
+
+
+def homes(project_id: str, event_ids: Sequence[str], partitions: int) -> list[int]:
+    """Return the home partition of each event of one project, in the order given.
+
+    The same as `home_partitions` of their keys, made for many ids of one length: they are hashed without making the keys.
+    """
+    count = len(event_ids)
+    if count < _COLUMNS_PAY_FROM:
+        return [_murmur2_scalar(event_key(project_id, event_id)) % partitions for event_id in event_ids]
+    lengths = set(map(len, event_ids))
+    joined = "".join(event_ids).encode()
+    if len(lengths) > 1 or len(joined) != count * (length := lengths.pop()) or not length:
+        return _as_list(home_partitions([event_key(project_id, event_id) for event_id in event_ids], partitions))
+    prefix = np.frombuffer(f"{project_id}/".encode(), dtype=np.uint8)
+    rows = np.empty((count, len(prefix) + length), dtype=np.uint8)
+    rows[:, : len(prefix)] = prefix
+    rows[:, len(prefix) :] = np.frombuffer(joined, dtype=np.uint8).reshape(count, length)
+    positive = _murmur2_rows(rows, rows.shape[1]) & np.uint32(0x7FFFFFFF)
+    return _as_list(positive.astype(np.int64) % partitions)
+
+
+def _as_list(partitions: NDArray[np.int64]) -> list[int]:
+    result: list[int] = partitions.tolist()
+    return result
 
 
 def murmur2(keys: Sequence[bytes]) -> NDArray[np.uint32]:
@@ -67,3 +95,18 @@ def _murmur2_rows(rows: NDArray[np.uint8], length: int) -> NDArray[np.uint32]:
     state *= multiplier
     state ^= state >> np.uint32(15)
     return state
+
+
+def _murmur2_scalar(key: bytes) -> int:
+    """Hash one key, already made positive."""
+    length = len(key)
+    state = (_SEED ^ length) & 0xFFFFFFFF
+    whole = length - length % 4
+    for word in struct.unpack(f"<{whole // 4}I", key[:whole]):
+        mixed = word * _M & 0xFFFFFFFF
+        mixed = (mixed ^ mixed >> _R) * _M & 0xFFFFFFFF
+        state = (state * _M & 0xFFFFFFFF) ^ mixed
+    if whole < length:
+        state = (state ^ int.from_bytes(key[whole:], "little")) * _M & 0xFFFFFFFF
+    state = (state ^ state >> 13) * _M & 0xFFFFFFFF
+    return (state ^ state >> 15) & 0x7FFFFFFF

@@ -1,0 +1,226 @@
+"""From items to what goes to Kafka: validate each event, give it an id and a time where it has none, refuse the rest. Pure.
+
+What is added is appended to the event's own bytes as last members, and the last one counts when a member stands there twice;
+nothing that was sent is written anew.
+"""
+
+import hashlib
+import os
+from base64 import urlsafe_b64encode
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+import msgspec
+
+from ingest.contract.errors import InvalidEvent
+from ingest.contract.event import (
+    EVENT_BYTES_MAX,
+    TIMESTAMP_AHEAD_MS_MAX,
+    TIMESTAMP_MS_MIN,
+    Event,
+    Identifier,
+    check_encoding,
+    check_objects,
+    check_timestamp,
+    decode_event,
+    timestamp_ms,
+)
+from ingest.formats import Item, Items
+
+_ID_PREFIX: Final = "log_"
+# 9 bytes are 12 URL-safe characters without padding, also many in a row.
+_ID_BYTES: Final = 9
+_ID_CHARS: Final = 12
+_SPACE: Final = b" \t\r\n"
+
+
+class _Identity(msgspec.Struct, frozen=True):
+    id: Identifier | None = None
+
+
+_decode = msgspec.json.Decoder(Event).decode
+_decode_id = msgspec.json.Decoder(_Identity).decode
+_encode = msgspec.json.Encoder().encode
+
+MakeIds = Callable[[Sequence[int]], list[str]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Incomplete:
+    """An accepted item that lacks something: its index in the request, and its place among the accepted."""
+
+    index: int
+    place: int
+    unnamed: bool
+    untimed: bool
+
+
+class Rejected(msgspec.Struct, frozen=True, kw_only=True):
+    """One item that was refused. `index` counts from 0, `line` (NDJSON) from 1; `id` is the event's own, if any."""
+
+    index: int
+    line: int | None = None
+    id: str | None = None
+    code: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Admission:
+    """The outcome for one request: ids and bytes of the accepted events, in the order sent, and the refused ones."""
+
+    ids: list[str]
+    raws: list[Item]
+    rejected: list[Rejected] = field(default_factory=list)
+
+    def reasons(self) -> Counter[str]:
+        """Count the refused ones by code."""
+        return Counter(item.code for item in self.rejected)
+
+
+def random_ids(indexes: Sequence[int]) -> list[str]:
+    """Make fresh ids, 72 random bits each."""
+    return _ids(os.urandom(_ID_BYTES * len(indexes)))
+
+
+def retry_ids(project_id: str, idempotency_key: str) -> MakeIds:
+    """Return a maker of ids that gives the same id for the same place of the same request, so that a retry counts once.
+
+    Args:
+        project_id: keys of different projects never meet.
+        idempotency_key: as the client sent it.
+    """
+    seed = hashlib.sha256(f"{project_id}\0{idempotency_key}\0".encode())
+
+    def make(indexes: Sequence[int]) -> list[str]:
+        digests = []
+        for index in indexes:
+            each = seed.copy()
+            each.update(b"%d" % index)
+            digests.append(each.digest()[:_ID_BYTES])
+        return _ids(b"".join(digests))
+
+    return make
+
+
+def admit(items: Items, *, project_id: str, accepted_ms: int, make_ids: MakeIds = random_ids) -> Admission:
+    """Judge every item of a request.
+
+    Args:
+        items: as `formats.split` gives them.
+        project_id: the project of the API key; a body that names another one is refused.
+        accepted_ms: the time of acceptance, epoch ms; also the timestamp of events without one.
+        make_ids: makes the ids of events that have none, from their indexes.
+
+    Returns:
+        Accepted and refused items; one broken item never loses its neighbours.
+    """
+    newest_ms = accepted_ms + TIMESTAMP_AHEAD_MS_MAX
+    check_size = items.bytes_max > EVENT_BYTES_MAX
+    ids: list[str] = []
+    raws: list[Item] = []
+    rejected: list[Rejected] = []
+    incomplete: list[_Incomplete] = []
+    for index, raw in enumerate(items.raws):
+        try:
+            if check_size:
+                _check_size(raw)
+            try:
+                event = _decode(raw)
+            except Exception:
+                # The slow way finds out what is wrong; should it find nothing, its word counts.
+                event = decode_event(raw)
+            if not items.utf8:
+                check_encoding(raw)
+            check_objects(event)
+            if event.project_id and event.project_id != project_id:
+                raise InvalidEvent("project_mismatch", "`project_id` is not the project of the API key; leave it out")
+            timestamp = event.timestamp
+            if timestamp is None or timestamp == "":
+                untimed = True
+            else:
+                untimed = False
+                if isinstance(timestamp, str) or not TIMESTAMP_MS_MIN <= timestamp <= newest_ms:
+                    check_timestamp(timestamp_ms(timestamp), accepted_ms=accepted_ms)
+        except InvalidEvent as refusal:
+            rejected.append(_refuse(items, index, refusal))
+            continue
+        if untimed or not event.id:
+            incomplete.append(_Incomplete(index=index, place=len(raws), unnamed=not event.id, untimed=untimed))
+        ids.append(event.id or "")
+        raws.append(raw)
+    if incomplete:
+        _complete(items, ids, raws, rejected, incomplete, make_ids=make_ids, accepted_ms=accepted_ms)
+    return Admission(ids=ids, raws=raws, rejected=rejected)
+
+
+def splice(raw: Item, *, event_id: str | None = None, timestamp: int | None = None) -> bytes:
+    """Append members to an event's JSON object; every byte before its closing brace stays as it was."""
+    added = b""
+    if event_id is not None:
+        added += b',"id":' + _encode(event_id)
+    if timestamp is not None:
+        added += b',"timestamp":%d' % timestamp
+    body = bytes(raw).rstrip(_SPACE)
+    return body[:-1] + added + b"}"
+
+
+def _complete(
+    items: Items,
+    ids: list[str],
+    raws: list[Item],
+    rejected: list[Rejected],
+    incomplete: Sequence[_Incomplete],
+    *,
+    make_ids: MakeIds,
+    accepted_ms: int,
+) -> None:
+    """Add what is missing, in place; an event that no longer fits with it is refused."""
+    made = iter(make_ids([item.index for item in incomplete if item.unnamed]))
+    too_large: list[int] = []
+    for item in incomplete:
+        event_id = next(made) if item.unnamed else None
+        raw = splice(raws[item.place], event_id=event_id, timestamp=accepted_ms if item.untimed else None)
+        raws[item.place] = raw
+        ids[item.place] = event_id or ids[item.place]
+        try:
+            # The worker holds the same limit against what it reads.
+            _check_size(raw)
+        except InvalidEvent as refusal:
+            rejected.append(_refuse(items, item.index, refusal))
+            too_large.append(item.place)
+    for place in reversed(too_large):
+        del ids[place], raws[place]
+    if too_large:
+        rejected.sort(key=lambda refused: refused.index)
+
+
+def _check_size(raw: Item) -> None:
+    size = len(raw) if isinstance(raw, bytes) else memoryview(raw).nbytes
+    if size > EVENT_BYTES_MAX:
+        raise InvalidEvent("event_too_large", f"the event has {size} bytes; at most {EVENT_BYTES_MAX} are taken")
+
+
+def _refuse(items: Items, index: int, refusal: InvalidEvent) -> Rejected:
+    return Rejected(
+        index=index,
+        line=None if items.lines is None else items.lines[index],
+        id=_readable_id(items.raws[index]),
+        code=refusal.reason,
+        message=refusal.message,
+    )
+
+
+def _readable_id(raw: Item) -> str | None:
+    """Find the id of an event that was refused, so that its sender knows which; None where it cannot be read."""
+    try:
+        return _decode_id(raw).id
+    except (ValueError, RecursionError):
+        return None
+
+
+def _ids(entropy: bytes) -> list[str]:
+    text = urlsafe_b64encode(entropy).decode()
+    return [_ID_PREFIX + text[at : at + _ID_CHARS] for at in range(0, len(text), _ID_CHARS)]
