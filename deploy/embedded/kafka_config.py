@@ -80,7 +80,7 @@ def properties(broker: Broker, *, controller_port: int) -> str:
         # A stack that was stopped for a month still knows where its group stood.
         "offsets.retention.minutes": 30 * 24 * 60,
         "replica.fetch.max.bytes": _REPLICA_FETCH_BYTES,
-        # A power cut may take what was not on the disk yet: with one copy, a second at most. A crash of a process takes nothing.
+        # A power cut takes what was not on the disk yet, with one copy a second at most; a crash of a process takes nothing.
         "log.flush.interval.ms": 1000,
         "log.flush.scheduler.interval.ms": 1000,
         # The cleaner takes 128 MB of heap as it comes; our one compacted topic holds keys and rules.

@@ -1,4 +1,4 @@
-"""Make the archive of loaded classes that halves a broker's start and its processor time. `python -m deploy.embedded.kafka_warm`.
+"""Make the archive of loaded classes that halves a broker's start. `python -m deploy.embedded.kafka_warm`.
 
 It takes one start of a broker on a throw-away folder and some ten seconds of processor time, once per cache: done in the
 background at the lowest priority, after the first broker is up. Cut short, it leaves nothing and is tried at the next start.

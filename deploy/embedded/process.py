@@ -1,4 +1,4 @@
-"""What every part of the embedded stack needs of the operating system: folders, locks, ports, and children that do not outlive us.
+"""What every embedded part needs of the operating system: folders, locks, ports, and children that do not outlive us.
 
 Each check raises ConfigurationError with one line that says what to do, so that a wrong start ends before anything is written.
 """
@@ -7,6 +7,7 @@ import ctypes
 import errno
 import fcntl
 import os
+import pwd
 import shutil
 import signal
 import socket
@@ -159,6 +160,4 @@ def cache_folder() -> Path:
 
 
 def _user() -> str:
-    import pwd
-
     return pwd.getpwuid(os.getuid()).pw_name
