@@ -82,9 +82,7 @@ class Prepared:
     accepted_hashes: NDArray[np.uint64] = field(default_factory=lambda: np.empty(0, dtype=np.uint64))
 
 
-def split(
-    batch: Batch, *, events_max: int, bytes_max: int, count: Callable[[Record], int] | None = None
-) -> Iterable[Batch]:
+def split(batch: Batch, *, events_max: int, bytes_max: int, count: Callable[[Record], int] | None = None) -> Iterable[Batch]:
     """Part a batch at record borders, so that each insert stays one block.
 
     Args:
@@ -123,9 +121,7 @@ def _part(batch: Batch, start: int, end: int, first_offset: int, next_offset: in
 
 def read(batch: Batch, *, seen: SeenFilter) -> Candidates:
     """Decode a batch, send strays home, and name the ids ClickHouse must be asked about."""
-    decoded = decode(
-        batch.records, incarnation=batch.incarnation, partition=batch.partition, partitions=batch.partitions
-    )
+    decoded = decode(batch.records, incarnation=batch.incarnation, partition=batch.partition, partitions=batch.partitions)
     keys = [event_key(project, event) for project, event in zip(decoded.project_ids, decoded.ids, strict=True)]
     homes = home_partitions(keys, batch.partitions) if keys else np.empty(0, dtype=np.int64)
     away = (homes != batch.partition) & ~np.asarray(decoded.stays, dtype=np.bool_)
@@ -156,9 +152,7 @@ def read(batch: Batch, *, seen: SeenFilter) -> Candidates:
     )
 
 
-def settle(
-    candidates: Candidates, *, known: Mapping[int, int], stores_payload: Callable[[str], bool]
-) -> Prepared:
+def settle(candidates: Candidates, *, known: Mapping[int, int], stores_payload: Callable[[str], bool]) -> Prepared:
     """Build what a batch writes.
 
     Args:

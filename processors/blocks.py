@@ -97,7 +97,7 @@ def _plain(table: pa.Table) -> pa.Table:
 
 
 def _is_view(kind: pa.DataType) -> bool:
-    return kind == pa.string_view()
+    return bool(kind == pa.string_view())
 
 
 def _text(column: pa.Array) -> pa.Array:
@@ -113,12 +113,12 @@ def _stream(table: pa.Table) -> bytes:
     options = pa.ipc.IpcWriteOptions(compression="lz4")
     with pa.ipc.new_stream(sink, table.schema, options=options) as writer:
         writer.write_table(table, max_chunksize=max(1, table.num_rows))
-    return sink.getvalue().to_pybytes()
+    return bytes(sink.getvalue())
 
 
 def columns_of(block: bytes) -> Sequence[str]:
     """Return the column names of a block, in order."""
-    return pa.ipc.open_stream(block).schema.names
+    return list(pa.ipc.open_stream(block).schema.names)
 
 
 __all__ = ["Batch", "columns_of", "dead_letter_block", "execution_block", "usage_block"]

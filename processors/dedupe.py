@@ -1,7 +1,7 @@
 """Which ids are surely new: a filter in slices of time, and the rule for whom ClickHouse must be asked. Pure: no I/O, no clock.
 
-ClickHouse is the truth. The filter holds a few bits of every id accepted within its reach and errs to one side only: what it has
-not seen was not accepted within its reach.
+ClickHouse is the truth. The filter holds a few bits of every id accepted within its reach and errs to one side only: what it
+has not seen was not accepted within its reach.
 """
 
 from collections.abc import Sequence

@@ -1,8 +1,8 @@
 """The run driver: Faust's Kafka transport, changed to hand whole fetched runs to an agent as one item.
 
-Stock Faust moves one record an item, about eleven thousand a second. Here the records of one partition that were fetched together
-are one `Run`. The ledger owns commits and positions, so Faust's own periodic commit, its gap keeping and its seek to committed
-offsets are switched off. Everything that reaches into faust-streaming 0.15 and aiokafka 0.14 is in this file.
+Stock Faust moves one record an item, about eleven thousand a second. Here the records of one partition that were fetched
+together are one `Run`. The ledger owns commits and positions, so Faust's own periodic commit, its gap keeping and its seek to
+committed offsets are switched off. Everything that reaches into faust-streaming 0.15 and aiokafka 0.14 is in this file.
 """
 
 import asyncio
@@ -37,6 +37,7 @@ _RUNS_IN_FLIGHT: Final = 2
 # While some partition is busy a fetch must not sleep through its becoming free.
 _BUSY_FETCH_S: Final = 0.05
 _COMMIT_PAUSE_S: Final = 0.1
+_FINISH_S: Final = 5.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,6 +73,9 @@ class Owner(Protocol):
     async def open(self, partition: int, generation: int) -> int | None:
         """Return the offset to fetch from, after recovery; None if the partition cannot be opened any more."""
 
+    async def finish(self, timeout_s: float) -> None:
+        """Plan nothing more, and give what is planned the time to be written."""
+
 
 class RunThread(stock.AIOKafkaConsumerThread):  # type: ignore[misc]
     """The consumer's thread: heartbeats and fetches go on here whatever the worker's own loop does."""
@@ -97,8 +101,7 @@ class RunThread(stock.AIOKafkaConsumerThread):  # type: ignore[misc]
 
     async def committed(self, partition: TP) -> Committed | None:
         """Return the group's committed offset of a partition, with its metadata."""
-        found = await self.call_thread(self._committed, partition)
-        return found  # type: ignore[no-any-return]
+        return await self.call_thread(self._committed, partition)  # type: ignore[no-any-return]
 
     async def _committed(self, partition: TP) -> Committed | None:
         key = TopicPartition(partition.topic, partition.partition)
@@ -146,10 +149,29 @@ class RunThread(stock.AIOKafkaConsumerThread):  # type: ignore[misc]
             log.warning("plan_refused", partition=partition.partition, error=error_type.__name__)
             await asyncio.sleep(_COMMIT_PAUSE_S)
 
+    async def fetch(self, partitions: set[TP], wait_s: float) -> tuple[Mapping[TP, list[Any]], dict[TP, int]]:
+        """Fetch from some partitions.
+
+        Returns:
+            Records by partition, and the position of each partition behind them. Both belong together: a position read at
+            another moment could lie beyond records that nobody has seen yet.
+        """
+        return await self.call_thread(self._fetch, partitions, wait_s)  # type: ignore[no-any-return]
+
+    async def _fetch(self, partitions: set[TP], wait_s: float) -> tuple[Mapping[TP, list[Any]], dict[TP, int]]:
+        consumer = self._ensure_consumer()
+        records = await self._fetch_records(consumer, partitions, timeout=wait_s, max_records=consumer._max_poll_records)
+        assignment = consumer._subscription.subscription.assignment
+        positions = {}
+        for tp in partitions:
+            state = assignment.state_value(TopicPartition(tp.topic, tp.partition)) if assignment is not None else None
+            if state is not None and state.has_valid_position:
+                positions[tp] = int(state.position)
+        return records, positions
+
     async def topic_id(self, topic: str) -> tuple[str, int]:
         """Return (id of the topic's present incarnation, number of its partitions)."""
-        found = await self.call_thread(self._topic_id, topic)
-        return found  # type: ignore[no-any-return]
+        return await self.call_thread(self._topic_id, topic)  # type: ignore[no-any-return]
 
     async def _topic_id(self, topic: str) -> tuple[str, int]:
         return await topic_incarnation(self._ensure_consumer()._client, topic)
@@ -166,6 +188,7 @@ class RunConsumer(stock.Consumer):  # type: ignore[misc]
         # Partitions that were opened under the present generation -> the offset their next run begins with.
         self._next: dict[TP, int] = {}
         self._in_flight: dict[TP, int] = {}
+        self._position: dict[TP, int] = {}
         self._freed = asyncio.Event()
         self._opening: set[asyncio.Task[None]] = set()
         # Told apart by rebalances, not generations: a member may be assigned twice under one.
@@ -202,10 +225,23 @@ class RunConsumer(stock.Consumer):  # type: ignore[misc]
                 self._opening.add(task)
                 task.add_done_callback(self._opened)
 
+    async def wait_empty(self) -> None:
+        """Called by Faust at a rebalance and at the end: what is planned is better finished here than recovered elsewhere."""
+        await self.owner.finish(_FINISH_S)
+
+    def idle_position(self, partition: int) -> int:
+        """Return how far a partition has been fetched if nothing of it is on its way, else 0.
+
+        Beyond the last record there may be control records, which no run carries.
+        """
+        tp = TP(self.topic, partition)
+        return 0 if self._in_flight.get(tp, 0) else self._position.get(tp, 0)
+
     def _forget(self) -> None:
         self._turn += 1
         self._next.clear()
         self._in_flight.clear()
+        self._position.clear()
         self.owner.suspend()
 
     async def _open(self, tp: TP, generation: int, turn: int) -> None:
@@ -221,12 +257,12 @@ class RunConsumer(stock.Consumer):  # type: ignore[misc]
     def _opened(self, task: asyncio.Task[None]) -> None:
         self._opening.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
-            log.error("partition_not_opened", task=task.get_name(), exc_info=error)
-            asyncio.ensure_future(self.crash(error))
+            log.critical("partition_not_opened", task=task.get_name(), exc_info=error)
+            self._opening.add(asyncio.ensure_future(self.app.crash(error)))
 
     # Fetching: whole runs, bounded in flight.
 
-    async def _getmany(self, active_partitions: set[TP] | None, timeout: float) -> Mapping[TP, list[Any]]:  # noqa: ASYNC109
+    async def _getmany(self, active_partitions: set[TP] | None, timeout: float) -> Mapping[TP, list[Any]]:  # noqa: ASYNC109, ARG002
         turn = self._turn
         wanted = {tp for tp in self._next if self._in_flight.get(tp, 0) < _RUNS_IN_FLIGHT}
         if not wanted:
@@ -238,10 +274,11 @@ class RunConsumer(stock.Consumer):  # type: ignore[misc]
                 return {}
             return {}
         busy = len(wanted) < len(self._next)
-        fetched = await self._thread.getmany(wanted, _BUSY_FETCH_S if busy else timeout)
+        fetched, positions = await self.thread.fetch(wanted, _BUSY_FETCH_S if busy else timeout)
         generation = self.app.consumer_generation_id
         if turn != self._turn:
             return {}
+        self._position.update(positions)
         runs = {}
         for tp, records in fetched.items():
             if records and tp in self._next:

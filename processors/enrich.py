@@ -49,7 +49,8 @@ _PATTERNS: Final = tuple(
         ("rate_limited", r"rate.?limit|too many requests|quota (was )?exceeded|throttl|resource.?exhausted"),
         ("timeout", r"time[d]?.?out|deadline.?exceeded|etimedout"),
         ("unauthorized", r"\bunauthori[sz]ed\b|invalid.?(api.?key|credentials|token|grant)"
-                         r"|(token|credentials?) (has |have |is )?(been )?(expired|revoked)|authentication (failed|required)|unauthenticated|not authenticated"),
+                         r"|(token|credentials?) (has |have |is )?(been )?(expired|revoked)"
+                         r"|authentication (failed|required)|unauthenticated|not authenticated"),
         ("forbidden", r"\bforbidden\b|permission.?denied|insufficient.{0,20}(scope|permission|privilege)|access.?denied"
                       r"|not authori[sz]ed to"),
         ("network", r"econnrefused|econnreset|enotfound|connection (refused|reset|aborted|error)|getaddrinfo|dns\b"

@@ -17,6 +17,7 @@ class WorkerSettings(CommonSettings):
     session_timeout_ms: int = Field(default=15_000, ge=6_000, description="a worker silent for longer loses its partitions")
     store_timeout_ms: int = Field(default=30_000, ge=100, description="an insert or query unanswered for longer is tried again")
     retry_ms_max: int = Field(default=5_000, ge=100, description="longest pause between two tries")
+    clock_skew_ms: int = Field(default=100, ge=0, description="how far this clock may be ahead of the broker's")
     progress_ms: int = Field(default=1_000, ge=50, description="how often freshness is reported")
     dedupe_horizon_ms: int = Field(default=7 * 24 * 3_600_000, ge=60_000, description="how long an id is known for sure")
     dedupe_bytes: int = Field(default=200 * 1024 * 1024, ge=1024 * 1024, description="memory of the filter of known ids")

@@ -38,6 +38,7 @@ CREATE TABLE IF NOT EXISTS tool_executions
     first_offset         UInt64 CODEC(Delta, ZSTD(1)),
     kafka_offset         UInt64 CODEC(Delta, ZSTD(1)),
     kafka_index          UInt32 CODEC(ZSTD(1)),
+    INDEX by_acceptance accepted_at TYPE minmax GRANULARITY 1,
     INDEX by_user user_id TYPE bloom_filter(0.01) GRANULARITY 1,
     INDEX by_session session_id TYPE bloom_filter(0.01) GRANULARITY 1,
     INDEX by_status status TYPE set(2) GRANULARITY 1,

@@ -1,0 +1,92 @@
+"""The Faust app: its settings, its one agent, and its pages for machines."""
+
+import json
+import logging
+import tempfile
+from collections.abc import AsyncIterable, Callable
+from pathlib import Path
+from typing import Any
+
+import faust
+from aiohttp import web
+from yarl import URL
+
+from ingest.contract import metrics
+from ingest.contract.logs import logger
+from ingest.contract.topics import CONSUMER_GROUP, RECORD_BYTES_MAX, TOOL_EXECUTIONS
+from processors.driver import Owner, Run, RunSchema, transport
+from processors.service import WorkerService
+from processors.settings import WorkerSettings
+
+log = logger(__name__)
+
+# A worker pauses for as long as ClickHouse is away, and keeps its partitions meanwhile: heartbeats prove that it lives.
+_POLL_INTERVAL_S_MAX = 24 * 3600.0
+
+
+def build(settings: WorkerSettings, *, owner: Owner, service: Callable[[], WorkerService]) -> Any:
+    """Make the app.
+
+    Args:
+        settings: the worker's.
+        owner: whom the driver asks where a partition starts.
+        service: gives the service, which is made after the app.
+    """
+    session_s = settings.session_timeout_ms / 1000
+    app = faust.App(
+        CONSUMER_GROUP,
+        broker=[URL(f"kafka://{address.strip()}") for address in settings.kafka.split(",")],
+        datadir=str(Path(tempfile.gettempdir()) / "toolledger-faust"),
+        stream_wait_empty=True,
+        topic_allow_declare=False,
+        topic_disable_leader=True,
+        broker_session_timeout=session_s,
+        broker_heartbeat_interval=max(0.5, session_s / 10),
+        broker_request_timeout=max(30.0, session_s + 5),
+        broker_rebalance_timeout=max(30.0, session_s),
+        broker_max_poll_interval=_POLL_INTERVAL_S_MAX,
+        broker_max_poll_records=settings.fetch_records,
+        consumer_max_fetch_size=max(settings.fetch_bytes, RECORD_BYTES_MAX // 4),
+        consumer_auto_offset_reset="earliest",
+        consumer_metadata_max_age_ms=10_000,
+        web_enabled=True,
+        web_host=settings.worker_host,
+        web_bind=settings.worker_host,
+        web_port=settings.worker_port,
+        loghandlers=[],
+    )
+    app.conf.override_logging = False
+    app.transport = transport(owner, TOOL_EXECUTIONS)([URL(f"kafka://{settings.kafka}")], app)
+    topic = app.topic(TOOL_EXECUTIONS, schema=RunSchema(), internal=False)
+
+    @app.agent(topic, isolated_partitions=True, concurrency=1, name="ledger")  # type: ignore[untyped-decorator]
+    async def ledger(runs: AsyncIterable[Run]) -> None:
+        async for run in runs:
+            try:
+                await service().process(run)
+            except Exception as error:
+                # Going on could miscount. The process ends, and the next one starts from the receipts.
+                log.critical("worker_stopped", partition=run.partition, exc_info=error)
+                await app.crash(error)
+                raise
+
+    _pages(app, service)
+    for name in ("faust", "mode"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    return app
+
+
+def _pages(app: Any, service: Callable[[], WorkerService]) -> None:
+    @app.page("/healthz", name="healthz")  # type: ignore[untyped-decorator]
+    async def healthz(view: Any, request: Any) -> Any:  # noqa: ARG001
+        return web.Response(text='{"status":"ok"}', content_type="application/json")
+
+    @app.page("/readyz", name="readyz")  # type: ignore[untyped-decorator]
+    async def readyz(view: Any, request: Any) -> Any:  # noqa: ARG001
+        reasons = await service().unready()
+        body = json.dumps({"status": "unready" if reasons else "ready", "reasons": reasons})
+        return web.Response(text=body, content_type="application/json", status=503 if reasons else 200)
+
+    @app.page("/metrics", name="metrics")  # type: ignore[untyped-decorator]
+    async def metrics_page(view: Any, request: Any) -> Any:  # noqa: ARG001
+        return web.Response(body=metrics.render(), headers={"Content-Type": metrics.CONTENT_TYPE})

@@ -1,0 +1,173 @@
+"""Kafka as the ledger's broker: the group's offsets through the driver's consumer, reads and sends by clients of their own."""
+
+import asyncio
+import time
+from collections.abc import Callable, Sequence
+from typing import Final
+
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+from aiokafka.errors import KafkaError
+from faust.types import TP
+
+from ingest.contract.errors import BrokerUnavailable
+from ingest.contract.logs import logger
+from ingest.contract.topics import (
+    DEAD_LETTERS,
+    HEADER_FIRST_ACCEPTED_MS,
+    HEADER_FORWARDED_AMONG,
+    HEADER_PROJECT,
+    RECORD_BYTES_MAX,
+    TOOL_EXECUTIONS,
+)
+from processors.batch import Batch, Forward
+from processors.decode import DeadLetter, Record
+from processors.driver import Committed, RunConsumer
+
+log = logger(__name__)
+
+_RETRY_S: Final = 0.5
+_READ_S: Final = 1.0
+
+
+class KafkaBroker:
+    """The adapter.
+
+    Args:
+        kafka: bootstrap addresses.
+        consumer: gives the driver's consumer, which exists once the app runs.
+        session_timeout_ms: a worker unheard of for longer may have lost its partitions.
+    """
+
+    def __init__(self, kafka: str, *, consumer: Callable[[], RunConsumer], session_timeout_ms: int) -> None:
+        self._kafka = kafka
+        self._consumer = consumer
+        self._session_timeout_s = session_timeout_ms / 1000
+        self._producer: AIOKafkaProducer | None = None
+
+    async def close(self) -> None:
+        """Close the producer."""
+        if self._producer is not None:
+            await self._producer.stop()
+
+    def in_touch(self) -> bool:
+        return time.monotonic() - self._consumer().thread.last_heartbeat < self._session_timeout_s
+
+    async def incarnation(self) -> tuple[str, int]:
+        """Return (id of the topic, number of its partitions), however long it takes to be told."""
+        while True:
+            try:
+                return await self._consumer().thread.topic_id(TOOL_EXECUTIONS)
+            except KafkaError as error:
+                log.warning("topic_id_unknown", error=repr(error))
+                await asyncio.sleep(_RETRY_S)
+
+    async def committed(self, partition: int) -> Committed | None:
+        return await self._consumer().thread.committed(TP(TOOL_EXECUTIONS, partition))
+
+    async def plan(self, partition: int, offset: int, metadata: str, generation: int) -> bool:
+        return await self._consumer().thread.plan(TP(TOOL_EXECUTIONS, partition), offset, metadata, generation)
+
+    async def log_start(self, partition: int) -> int:
+        tp = TP(TOOL_EXECUTIONS, partition)
+        while True:
+            try:
+                return int((await self._consumer().thread.earliest_offsets(tp))[tp])
+            except KafkaError as error:
+                log.warning("log_start_unknown", partition=partition, error=repr(error))
+                await asyncio.sleep(_RETRY_S)
+
+    async def log_ends(self, partitions: Sequence[int]) -> dict[int, int]:
+        """Return where each partition ends.
+
+        Raises:
+            BrokerUnavailable: nobody answered.
+        """
+        try:
+            found = await self._consumer().thread.highwaters(*[TP(TOOL_EXECUTIONS, number) for number in partitions])
+        except KafkaError as error:
+            raise BrokerUnavailable(f"Kafka: {error!r}") from error
+        return {tp.partition: offset for tp, offset in found.items()}
+
+    async def read(self, partition: int, first_offset: int, next_offset: int) -> Sequence[Record]:
+        tp = TopicPartition(TOOL_EXECUTIONS, partition)
+        consumer = AIOKafkaConsumer(
+            bootstrap_servers=self._kafka,
+            enable_auto_commit=False,
+            auto_offset_reset="earliest",
+            isolation_level="read_committed",
+            max_partition_fetch_bytes=RECORD_BYTES_MAX,
+        )
+        records: list[Record] = []
+        await consumer.start()
+        try:
+            consumer.assign([tp])
+            consumer.seek(tp, first_offset)
+            while await consumer.position(tp) < next_offset:
+                for found in (await consumer.getmany(tp, timeout_ms=int(_READ_S * 1000))).values():
+                    records.extend(
+                        Record(offset=r.offset, timestamp_ms=r.timestamp, key=r.key, value=r.value, headers=r.headers)
+                        for r in found
+                        if r.offset < next_offset
+                    )
+        finally:
+            await consumer.stop()
+        return records
+
+    async def forward(self, forwards: Sequence[Forward], letters: Sequence[DeadLetter], origin: Batch) -> None:
+        try:
+            producer = await self._ready_producer()
+            sent = [
+                await producer.send(
+                    TOOL_EXECUTIONS,
+                    item.value,
+                    key=item.key,
+                    partition=item.partition,
+                    headers=[
+                        (HEADER_PROJECT, item.project_id.encode()),
+                        (HEADER_FIRST_ACCEPTED_MS, b"%d" % item.first_accepted_ms),
+                        (HEADER_FORWARDED_AMONG, b"%d" % origin.partitions),
+                    ],
+                )
+                for item in forwards
+            ]
+            sent += [await producer.send(DEAD_LETTERS, letter.payload, key=letter.key or None, headers=_origin(letter, origin))
+                     for letter in letters]  # fmt: skip
+            await asyncio.gather(*sent)
+        except KafkaError as error:
+            await self._drop_producer()
+            raise BrokerUnavailable(f"Kafka: {error!r}") from error
+
+    async def _ready_producer(self) -> AIOKafkaProducer:
+        if self._producer is None:
+            producer = AIOKafkaProducer(
+                bootstrap_servers=self._kafka,
+                acks="all",
+                enable_idempotence=True,
+                compression_type="lz4",
+                # A dead letter may be as large as any record, and carries headers beside.
+                max_request_size=2 * RECORD_BYTES_MAX,
+            )
+            await producer.start()
+            self._producer = producer
+        return self._producer
+
+    async def _drop_producer(self) -> None:
+        producer, self._producer = self._producer, None
+        if producer is not None:
+            try:
+                await producer.stop()
+            except KafkaError as error:
+                log.warning("producer_not_stopped", error=repr(error))
+
+
+def _origin(letter: DeadLetter, batch: Batch) -> list[tuple[str, bytes]]:
+    said = {
+        "reason": letter.reason,
+        "message": letter.message,
+        "topic": TOOL_EXECUTIONS,
+        "partition": str(batch.partition),
+        "offset": str(letter.offset),
+        "index": str(letter.index),
+        HEADER_PROJECT: letter.project_id,
+    }
+    return [(name, value.encode(errors="replace")) for name, value in said.items()]

@@ -1,0 +1,94 @@
+"""The worker's composition root: settings, adapters, service, run."""
+
+import asyncio
+import os
+import socket
+from typing import Any
+
+import faust
+from setproctitle import setproctitle
+
+from ingest.contract import logs
+from ingest.contract.control import ControlFollower
+from ingest.contract.logs import logger
+from processors import faults
+from processors.app import build
+from processors.broker import KafkaBroker
+from processors.driver import RunConsumer
+from processors.service import WorkerService, now_ms
+from processors.settings import WorkerSettings
+from processors.sink import ClickHouseStore
+
+log = logger(__name__)
+
+
+class _Owner:
+    """Stands in for the service until it is made: the driver must be told its owner first."""
+
+    service: WorkerService
+
+    def suspend(self) -> None:
+        self.service.suspend()
+
+    async def open(self, partition: int, generation: int) -> int | None:
+        return await self.service.open(partition, generation)
+
+    async def finish(self, timeout_s: float) -> None:
+        await self.service.finish(timeout_s)
+
+
+def main(settings: WorkerSettings) -> int:
+    """Run a worker until it is told to stop; return its exit code."""
+    setproctitle("toolledger worker")
+    logs.configure(service="worker", level=settings.log_level, json=settings.log_json)
+    owner = _Owner()
+    app = build(settings, owner=owner, service=lambda: owner.service)
+
+    def consumer() -> RunConsumer:
+        found: RunConsumer = app.consumer
+        return found
+
+    broker = KafkaBroker(settings.kafka, consumer=consumer, session_timeout_ms=settings.session_timeout_ms)
+    store = ClickHouseStore(
+        settings.clickhouse.get_secret_value(),
+        timeout_ms=settings.store_timeout_ms,
+        now_ms=now_ms,
+        horizon_ms=settings.dedupe_horizon_ms,
+    )
+    control = ControlFollower(settings.kafka)
+    owner.service = WorkerService(
+        settings,
+        name=f"{socket.gethostname()}:{os.getpid()}",
+        broker=broker,
+        store=store,
+        consumer=consumer,
+        access=control.access,
+        reached=faults.from_environment(),
+    )
+    background: list[asyncio.Task[None]] = []
+
+    @app.on_before_configured.connect  # type: ignore[untyped-decorator]
+    def _quiet(sender: Any, **_: Any) -> None:
+        """Faust would set up logging of its own here."""
+
+    @app.task  # type: ignore[untyped-decorator]
+    async def _begin() -> None:
+        control.start()
+        background.append(asyncio.create_task(owner.service.report_forever(), name="progress"))
+
+    @app.on_before_shutdown.connect  # type: ignore[untyped-decorator]
+    async def _end(sender: Any, **_: Any) -> None:  # noqa: ARG001
+        for task in background:
+            task.cancel()
+        await control.stop()
+        await broker.close()
+        await store.close()
+        owner.service.close()
+
+    worker = faust.Worker(app, loglevel=None, override_logging=False, redirect_stdouts=False, quiet=True, console_port=0)
+    log.info("worker_started", kafka=settings.kafka, port=settings.worker_port)
+    try:
+        worker.execute_from_commandline()
+    except SystemExit as error:
+        return int(error.code or 0)
+    return 0

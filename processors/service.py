@@ -1,0 +1,196 @@
+"""The worker's service: the ledgers of the partitions it owns, and their heartbeat into ClickHouse."""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
+from typing import TypeVar
+
+from ingest.contract import metrics
+from ingest.contract.access import Access
+from ingest.contract.errors import TransportError
+from ingest.contract.logs import logger
+from processors.broker import KafkaBroker
+from processors.driver import Run, RunConsumer
+from processors.ledger import AbandonedError, Limits, PartitionLedger
+from processors.progress import progress
+from processors.settings import WorkerSettings
+from processors.sink import ClickHouseStore
+
+log = logger(__name__)
+T = TypeVar("T")
+
+
+def now_ms() -> int:
+    """The clock, epoch ms."""
+    return time.time_ns() // 1_000_000
+
+
+class WorkerService:
+    """Owns the ledgers; the driver asks it where partitions start, the agent hands it runs.
+
+    Args:
+        settings: the worker's.
+        broker, store: the adapters.
+        consumer: gives the driver's consumer, which exists once the app runs.
+        access: project rules, followed from the control topic.
+        reached: called at each numbered step of a batch (fault points of tests).
+    """
+
+    def __init__(
+        self,
+        settings: WorkerSettings,
+        *,
+        name: str,
+        broker: KafkaBroker,
+        store: ClickHouseStore,
+        consumer: Callable[[], RunConsumer],
+        access: Access,
+        reached: Callable[[str], Awaitable[None]],
+    ) -> None:
+        self._settings = settings
+        self._name = name
+        self._broker, self._store, self._consumer = broker, store, consumer
+        self._access = access
+        self._reached = reached
+        self._ledgers: dict[int, PartitionLedger] = {}
+        self._owned: set[int] = set()
+        self._freshness: dict[int, int] = {}
+        self._incarnation = ""
+        self._partitions = 0
+        # One thread: the work is bound by the interpreter, more of them would only interleave.
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="prepare")
+
+    # What the driver asks.
+
+    def suspend(self) -> None:
+        """A rebalance begins."""
+        self._owned.clear()
+        for ledger in self._ledgers.values():
+            ledger.suspend()
+
+    async def open(self, partition: int, generation: int) -> int | None:
+        """Open a partition; None if the next rebalance came first."""
+        incarnation, partitions = await self._broker.incarnation()
+        if incarnation != self._incarnation:
+            self._ledgers.clear()
+            self._incarnation = incarnation
+        self._partitions = partitions
+        ledger = self._ledgers.get(partition)
+        if ledger is None:
+            ledger = self._ledgers[partition] = self._new_ledger(partition)
+        try:
+            start = await ledger.open(generation, incarnation=incarnation, partitions=partitions)
+        except AbandonedError:
+            return None
+        self._owned.add(partition)
+        self._freshness.pop(partition, None)
+        return start
+
+    async def finish(self, timeout_s: float) -> None:
+        """Plan nothing more, and let batches that are planned already come to their receipt."""
+        self.suspend()
+        deadline = time.monotonic() + timeout_s
+        for ledger in self._ledgers.values():
+            await ledger.idle(max(0.0, deadline - time.monotonic()))
+
+    # What the agent hands over.
+
+    async def process(self, run: Run) -> None:
+        """Write a run; one that belongs to an older generation is dropped, it comes again to whoever owns it now."""
+        try:
+            await self._ledgers[run.partition].process(run)
+        except AbandonedError:
+            log.info("run_dropped", partition=run.partition, generation=run.generation, first_offset=run.first_offset)
+        finally:
+            self._consumer().done(run)
+
+    # Its own heartbeat.
+
+    async def report_forever(self) -> None:
+        """Report freshness of the owned partitions, at the interval of the settings, through any outage."""
+        while True:
+            try:
+                await self._report()
+            except TransportError as error:
+                log.warning("progress_not_reported", error=str(error))
+            await asyncio.sleep(self._settings.progress_ms / 1000)
+
+    async def _report(self) -> None:
+        owned = sorted(self._owned)
+        if not owned:
+            return
+        asked_ms = now_ms()
+        ends = await self._broker.log_ends(owned)
+        rows = []
+        for partition in owned:
+            ledger = self._ledgers[partition]
+            # A batch in work has moved next_offset already; until its receipt is there it proves nothing.
+            proved = ledger.proved_offset
+            end_offset = ends.get(partition, proved)
+            at = progress(
+                next_offset=max(proved, self._consumer().idle_position(partition) if not ledger.busy else 0),
+                end_offset=end_offset,
+                asked_ms=asked_ms,
+                newest_record_ms=ledger.newest_record_ms,
+                former_ms=self._freshness.get(partition, 0),
+                skew_ms=self._settings.clock_skew_ms,
+            )
+            self._freshness[partition] = at.complete_until_ms
+            metrics.PARTITION_LAG.labels(str(partition)).set(max(0, end_offset - at.next_offset))
+            rows.append(
+                (
+                    self._incarnation,
+                    partition,
+                    self._partitions,
+                    proved,
+                    end_offset,
+                    datetime.fromtimestamp(at.complete_until_ms / 1000, tz=UTC),
+                    self._name,
+                    datetime.fromtimestamp(asked_ms / 1000, tz=UTC),
+                )
+            )
+        filters = [ledger.seen for ledger in self._ledgers.values() if ledger.seen is not None]
+        metrics.DEDUPE_IDS.set(sum(seen.count for seen in filters))
+        metrics.DEDUPE_BYTES.set(sum(seen.nbytes for seen in filters))
+        reach_ms = max((seen.reach_ms for seen in filters), default=0)
+        metrics.DEDUPE_REACH.set((asked_ms - reach_ms) / 1000 if reach_ms else self._settings.dedupe_horizon_ms / 1000)
+        await self._store.report(rows)
+
+    async def unready(self) -> list[str]:
+        """Return what keeps the worker from working, nothing if it would work."""
+        reasons = []
+        if not self._consumer().ready():
+            reasons.append("not every assigned partition is open yet")
+        if not self._broker.in_touch():
+            reasons.append("the consumer group has not heard from this worker within the session timeout")
+        try:
+            await self._store.ping()
+        except TransportError as error:
+            reasons.append(str(error))
+        return reasons
+
+    def close(self) -> None:
+        """Give the thread back."""
+        self._thread.shutdown(wait=False, cancel_futures=True)
+
+    def _new_ledger(self, partition: int) -> PartitionLedger:
+        settings = self._settings
+        return PartitionLedger(
+            partition,
+            broker=self._broker,
+            store=self._store,
+            limits=Limits(
+                batch_events=settings.batch_events,
+                batch_bytes=settings.batch_bytes,
+                retry_ms_max=settings.retry_ms_max,
+                dedupe_bytes=settings.dedupe_bytes // max(1, self._partitions),
+            ),
+            stores_payload=lambda project: self._access.rules_of(project).store_payloads,
+            in_thread=self._in_thread,
+            reached=self._reached,
+        )
+
+    def _in_thread(self, work: Callable[[], T], /) -> Awaitable[T]:
+        return asyncio.get_running_loop().run_in_executor(self._thread, work)

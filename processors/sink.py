@@ -1,0 +1,237 @@
+"""ClickHouse as the ledger's store. Every failure of a call is StoreUnavailable: the caller tries again with the same token."""
+
+from collections import defaultdict
+from collections.abc import Awaitable, Callable, Sequence
+from datetime import UTC, datetime
+from functools import partial
+from typing import Any, Final, TypeVar
+
+import numpy as np
+import polars as pl
+from aiohttp import ClientError
+from clickhouse_connect.driver.asyncclient import AsyncClient
+from clickhouse_connect.driver.exceptions import ClickHouseError
+
+from ingest.contract import tables
+from ingest.contract.errors import StoreUnavailable
+from ingest.contract.store import async_client
+from processors.batch import Batch, Candidates, Prepared
+from processors.blocks import columns_of, dead_letter_block, execution_block, usage_block
+from processors.dedupe import SeenFilter
+from processors.ledger import Receipt
+from processors.usage import NEEDED
+
+T = TypeVar("T")
+
+# A block is never parted by the server: as many rows as a batch may hold, with room, and no parallel parsing.
+_INSERT: Final = {
+    "async_insert": 0,
+    "max_insert_block_size": 100_000_000,
+    "min_insert_block_size_rows": 0,
+    "min_insert_block_size_bytes": 0,
+    "input_format_parallel_parsing": 0,
+}
+# Ids asked in one query: its text stays well below what ClickHouse takes.
+_ASKED_AT_ONCE: Final = 4_000
+_QUERY_BYTES_MAX: Final = 16 * 1024 * 1024
+# Below this all ids are loaded in one go; above, a day at a time, oldest first, so that memory stays flat.
+_LOADED_AT_ONCE: Final = 4_000_000
+_DAY_MS: Final = 24 * 3_600_000
+
+_FAILURES: Final = (ClickHouseError, ClientError, OSError, TimeoutError)
+
+
+class ClickHouseStore:
+    """The tables the worker writes.
+
+    Args:
+        url: as in the settings.
+        timeout_ms: how long a call may take.
+        now_ms: the clock, epoch ms.
+        horizon_ms: how far back ids are loaded.
+    """
+
+    def __init__(self, url: str, *, timeout_ms: int, now_ms: Callable[[], int], horizon_ms: int) -> None:
+        self._url = url
+        self._timeout_ms = timeout_ms
+        self._now_ms = now_ms
+        self._horizon_ms = horizon_ms
+        self._client: AsyncClient | None = None
+
+    async def close(self) -> None:
+        """Close the connections."""
+        if self._client is not None:
+            await self._client.close()
+
+    async def ping(self) -> None:
+        """Raise StoreUnavailable unless ClickHouse answers and has the tables."""
+        await self._rows(f"SELECT 1 FROM {tables.USAGE_WINDOWS} LIMIT 1")
+
+    async def last_receipt(self, incarnation: str, partition: int) -> Receipt | None:
+        found = await self._rows(
+            f"SELECT max(next_offset), max(newest_record_ms), count() FROM {tables.USAGE_WINDOWS}"
+            " WHERE kind = {kind:String} AND project_id = '' AND incarnation = {incarnation:String}"
+            " AND kafka_partition = {partition:UInt32}",
+            {"kind": tables.KIND_RECEIPT, "incarnation": incarnation, "partition": partition},
+        )
+        next_offset, newest_record_ms, count = found[0]
+        return Receipt(next_offset=next_offset, newest_record_ms=newest_record_ms) if count else None
+
+    async def known(self, candidates: Candidates) -> dict[int, int]:
+        found: dict[int, int] = {}
+        await self._known_by_id(candidates, found)
+        await self._known_by_time(candidates, found)
+        return found
+
+    async def _known_by_id(self, candidates: Candidates, found: dict[int, int]) -> None:
+        decoded = candidates.decoded
+        for project, places in _by_project(candidates, candidates.suspects.by_id).items():
+            for start in range(0, len(places), _ASKED_AT_ONCE):
+                some = {decoded.ids[place]: place for place in places[start : start + _ASKED_AT_ONCE]}
+                rows = await self._rows(
+                    f"SELECT id, any(content_hash) FROM {tables.TOOL_EXECUTIONS}"
+                    " WHERE project_id = %(project)s AND id IN %(ids)s" + _OUTSIDE + " GROUP BY id",
+                    {"project": project, "ids": list(some), **_outside(candidates.batch)},
+                )
+                found.update((some[event], content) for event, content in rows)
+
+    async def _known_by_time(self, candidates: Candidates, found: dict[int, int]) -> None:
+        decoded = candidates.decoded
+        for project, places in _by_project(candidates, candidates.suspects.by_time).items():
+            ordered = sorted(places, key=decoded.timestamps_ms.__getitem__)
+            for start in range(0, len(ordered), _ASKED_AT_ONCE):
+                part = ordered[start : start + _ASKED_AT_ONCE]
+                some = {(decoded.timestamps_ms[place], decoded.ids[place]): place for place in part}
+                rows = await self._rows(
+                    f"SELECT toUnixTimestamp64Milli(timestamp), id, any(content_hash) FROM {tables.TOOL_EXECUTIONS}"
+                    " WHERE project_id = %(project)s AND timestamp IN %(times)s AND id IN %(ids)s"
+                    + _OUTSIDE
+                    + " GROUP BY timestamp, id",
+                    {
+                        "project": project,
+                        "times": sorted({_moment(at_ms) for at_ms, _ in some}),
+                        "ids": [event for _, event in some],
+                        **_outside(candidates.batch),
+                    },
+                )
+                found.update((some[at_ms, event], content) for at_ms, event, content in rows if (at_ms, event) in some)
+
+    async def landed(self, batch: Batch) -> pl.DataFrame:
+        rows = await self._rows(
+            f"SELECT {', '.join('toUnixTimestamp64Milli(timestamp)' if name == 'timestamp' else name for name in NEEDED)}"
+            f" FROM {tables.TOOL_EXECUTIONS} WHERE batch_month = {{month:UInt32}} AND incarnation = {{incarnation:String}}"
+            " AND kafka_partition = {partition:UInt32} AND first_offset = {first:UInt64} AND kafka_offset < {next:UInt64}",
+            {
+                "month": batch.month,
+                "incarnation": batch.incarnation,
+                "partition": batch.partition,
+                "first": batch.first_offset,
+                "next": batch.next_offset,
+            },
+        )
+        kinds = {name: pl.String for name in NEEDED} | {"timestamp": pl.Int64, "duration_ms": pl.Float64}
+        frame = pl.DataFrame(rows, schema=kinds, orient="row")
+        return frame.with_columns(pl.col("timestamp").cast(pl.Datetime("ms", "UTC")))
+
+    async def write_dead_letters(self, prepared: Prepared) -> None:
+        await self._insert(tables.DEAD_LETTERS, dead_letter_block(prepared), prepared.batch)
+
+    async def write_executions(self, prepared: Prepared) -> None:
+        await self._insert(tables.TOOL_EXECUTIONS, execution_block(prepared), prepared.batch)
+
+    async def write_usage(self, prepared: Prepared) -> None:
+        await self._insert(tables.USAGE_WINDOWS, usage_block(prepared), prepared.batch)
+
+    async def remove(self, incarnation: str, partition: int, from_offset: int) -> None:
+        where = {"incarnation": incarnation, "partition": partition, "from_offset": from_offset}
+        for table in (tables.TOOL_EXECUTIONS, tables.DEAD_LETTERS):
+            delete = (
+                f"ALTER TABLE {table} DELETE WHERE incarnation = {{incarnation:String}}"
+                " AND kafka_partition = {partition:UInt32} AND kafka_offset >= {from_offset:UInt64}"
+            )
+            await self._call(partial(_mutate, delete, where))
+
+    async def load_ids(self, seen: SeenFilter, *, partition: int, partitions: int, below: tuple[str, int]) -> None:
+        now_ms = self._now_ms()
+        begin_ms = now_ms - self._horizon_ms
+        ((oldest_ms, count),) = await self._rows(
+            f"SELECT toUnixTimestamp64Milli(min(accepted_at)), count() FROM {tables.TOOL_EXECUTIONS}"
+        )
+        if not count:
+            return
+        if oldest_ms >= begin_ms:
+            begin_ms = oldest_ms
+        else:
+            seen.reach_ms = begin_ms
+        step_ms = _DAY_MS if count > _LOADED_AT_ONCE else max(_DAY_MS, now_ms - begin_ms + 1)
+        # An acceptance time may lie ahead of this clock; the last step has no end.
+        for start_ms in range(begin_ms, now_ms + 1, step_ms):
+            end_ms = start_ms + step_ms if start_ms + step_ms <= now_ms else 2**42
+            span = {"start_ms": start_ms, "end_ms": end_ms, "partitions": partitions, "partition": partition}
+            raw = await self._call(partial(_hashes, {**span, "incarnation": below[0], "proved": below[1]}))
+            hashes = np.frombuffer(raw, dtype=np.uint64)
+            if len(hashes):
+                seen.add(hashes, accepted_ms=min(end_ms, now_ms))
+
+    async def report(self, rows: Sequence[tuple[Any, ...]]) -> None:
+        """Write the heartbeat of partitions: rows in the order of `progress`'s columns."""
+        await self._call(lambda client: client.insert(tables.PROGRESS, rows, settings={"async_insert": 0}))
+
+    async def _rows(self, query: str, parameters: dict[str, Any] | None = None) -> Sequence[Sequence[Any]]:
+        result = await self._call(lambda client: client.query(query, parameters, settings={"max_query_size": _QUERY_BYTES_MAX}))
+        rows: Sequence[Sequence[Any]] = result.result_rows
+        return rows
+
+    async def _insert(self, table: str, block: bytes, batch: Batch) -> None:
+        settings = {**_INSERT, "insert_deduplication_token": batch.token}
+        await self._call(lambda client: client.raw_insert(table, list(columns_of(block)), block, settings, fmt="ArrowStream"))
+
+    async def _call(self, call: Callable[[AsyncClient], Awaitable[T]]) -> T:
+        try:
+            if self._client is None:
+                self._client = await async_client(self._url, read_timeout_s=self._timeout_ms / 1000, compress=False)
+            return await call(self._client)
+        except _FAILURES as error:
+            raise StoreUnavailable(
+                f"ClickHouse: {str(error).strip().splitlines()[0] if str(error).strip() else error!r}"
+            ) from error
+
+
+async def _mutate(query: str, parameters: dict[str, Any], client: AsyncClient) -> None:
+    await client.command(query, parameters, settings={"mutations_sync": 2})
+
+
+async def _hashes(parameters: dict[str, Any], client: AsyncClient) -> bytes:
+    """Return xxh3 of the ids of a span of acceptance whose home is a partition, eight bytes each."""
+    query = (
+        f"SELECT xxh3(concat(project_id, '/', id)) FROM {tables.TOOL_EXECUTIONS}"
+        " WHERE accepted_at >= fromUnixTimestamp64Milli({start_ms:Int64})"
+        " AND accepted_at < fromUnixTimestamp64Milli({end_ms:Int64})"
+        " AND bitAnd(kafkaMurmurHash(concat(project_id, '/', id)), 2147483647) % {partitions:UInt32} = {partition:UInt32}"
+        " AND NOT (incarnation = {incarnation:String} AND kafka_partition = {partition:UInt32}"
+        " AND kafka_offset >= {proved:UInt64})"
+    )
+    return await client.raw_query(query, parameters, fmt="RowBinary")
+
+
+# What a batch itself may have written already does not make its events known.
+_OUTSIDE: Final = (
+    " AND NOT (incarnation = %(incarnation)s AND kafka_partition = %(partition)s AND kafka_offset >= %(first_offset)s)"
+)
+
+
+def _outside(batch: Batch) -> dict[str, Any]:
+    return {"incarnation": batch.incarnation, "partition": batch.partition, "first_offset": batch.first_offset}
+
+
+def _by_project(candidates: Candidates, places: Sequence[int]) -> dict[str, list[int]]:
+    projects: dict[str, list[int]] = defaultdict(list)
+    for place in places:
+        projects[candidates.decoded.project_ids[place]].append(place)
+    return projects
+
+
+def _moment(at_ms: int) -> str:
+    """A timestamp as ClickHouse compares it with DateTime64(3, 'UTC')."""
+    moment = datetime.fromtimestamp(at_ms // 1000, tz=UTC)
+    return f"{moment:%Y-%m-%d %H:%M:%S}.{at_ms % 1000:03d}"
