@@ -1,0 +1,115 @@
+"""Rows of logs as the wire shows them (CONTRACT 2.2, 2.3, 3; SURFACE 6). Pure.
+
+Optional members are absent, never null. What a producer sent as JSON (`data`, the members of `metadata`) is spliced into the
+answer as the bytes it was stored as: numbers keep their spelling, members their order.
+"""
+
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final
+
+import msgspec
+import orjson
+
+from query_api.logs import DETAIL_COLUMNS, ITEM_COLUMNS
+from query_api.paging import Place
+
+TYPE: Final = "tool.execution"
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_EMPTY: Final = orjson.Fragment(b"{}")
+
+# Flat spellings in `metadata`; ours win over a producer's member of the same name, because filters and groups go by them.
+_FLAT: Final = (
+    "tool_slug",
+    "toolkit_slug",
+    "user_id",
+    "session_id",
+    "connected_account_id",
+    "auth_config_id",
+    "sandbox_id",
+    "request_id",
+    "project_id",
+    "failure_class",
+    "http_status",
+    "error_message",
+    "error_code",
+    "error_type",
+)
+
+_members = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
+
+
+def iso(at_ms: int) -> str:
+    """Return an instant as ISO 8601 in UTC with three decimals and a Z."""
+    return (_EPOCH + timedelta(milliseconds=at_ms)).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def place_of(row: Sequence[Any]) -> Place:
+    """Return where a row stands in the order of logs."""
+    return Place(timestamp_ms=row[1], id=row[0])
+
+
+def item(row: Sequence[Any]) -> dict[str, Any]:
+    """Return one log of a page, from a row of `ITEM_COLUMNS`."""
+    return _item(dict(zip(ITEM_COLUMNS, row, strict=True)))
+
+
+def detail(row: Sequence[Any]) -> dict[str, Any]:
+    """Return one log in full, from a row of `DETAIL_COLUMNS`."""
+    values = dict(zip(DETAIL_COLUMNS, row, strict=True))
+    start_ms = values["toUnixTimestamp64Milli(timestamp)"]
+    duration_ms = values["duration_ms"]
+    return _item(values) | {
+        "timings": {"start_time": start_ms, "end_time": start_ms + duration_ms},
+        "context": _present(values, "session_id", "trace_id", "request_id"),
+        "source": _present(values, "host", "framework", "language"),
+        "data": orjson.Fragment(values["data"]) if values["data"] else _EMPTY,
+    }
+
+
+def _item(values: dict[str, Any]) -> dict[str, Any]:
+    failed = values["status"] == "failed"
+    found: dict[str, Any] = {
+        "id": values["id"],
+        "timestamp": iso(values["toUnixTimestamp64Milli(timestamp)"]),
+        "type": TYPE,
+        "status": values["status"],
+        "level": values["level"] or ("error" if failed else "info"),
+    }
+    if values["message"]:
+        found["message"] = values["message"]
+    return found | {
+        "metadata": _metadata(values),
+        "metrics": {"duration_ms": values["duration_ms"]},
+        "parent": _parent(values),
+    }
+
+
+def _metadata(values: dict[str, Any]) -> dict[str, Any]:
+    """Return the producer's members, the flat spellings, and the nested ones `tool.slug` and `toolkit.slug`."""
+    stored = values["metadata"]
+    members: dict[str, Any] = {}
+    if stored and stored != "{}":
+        members = {name: orjson.Fragment(bytes(raw)) for name, raw in _members(stored).items()}
+    nested = {name: _nested(stored, members, name, values[f"{name}_slug"]) for name in ("tool", "toolkit")}
+    return members | _present(values, *_FLAT) | {"log_id": values["id"]} | nested
+
+
+def _nested(stored: str, members: dict[str, Any], name: str, slug: str) -> Any:
+    """Return `{"slug": ...}` with what a producer's own object of that name holds; its member of another kind stays."""
+    if name not in members:
+        return {"slug": slug}
+    try:
+        inner = _members(_members(stored)[name])
+    except msgspec.ValidationError:
+        return members[name]
+    return {key: orjson.Fragment(bytes(raw)) for key, raw in inner.items()} | {"slug": slug}
+
+
+def _parent(values: dict[str, Any]) -> dict[str, str] | None:
+    log_id, tool_slug = values["parent_log_id"], values["parent_tool_slug"]
+    return {"log_id": log_id, "tool_slug": tool_slug} if log_id or tool_slug else None
+
+
+def _present(values: dict[str, Any], *names: str) -> dict[str, Any]:
+    return {name: values[name] for name in names if values[name]}

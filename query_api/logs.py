@@ -1,0 +1,102 @@
+"""Search and detail of logs as SQL. Pure; `query_api.log_items` turns rows into answers.
+
+A search reads narrow columns in the order of the primary key, backwards from the cursor, and stops at the page's end: it never
+touches `data`. A detail finds its row through the projection `by_id`.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from ingest.contract.tables import TOOL_EXECUTIONS
+from query_api.filters import Filter, conditions
+from query_api.paging import Place
+from query_api.tenant import Statement, Tenant
+
+# What DateTime64(3) can hold and events may be: wider ranges mean the same.
+RANGE_MS_MIN: Final = 0
+RANGE_MS_MAX: Final = 9_000_000_000_000
+
+ITEM_COLUMNS: Final = (
+    "id",
+    "toUnixTimestamp64Milli(timestamp)",
+    "status",
+    "level",
+    "message",
+    "duration_ms",
+    "project_id",
+    "tool_slug",
+    "toolkit_slug",
+    "user_id",
+    "session_id",
+    "connected_account_id",
+    "auth_config_id",
+    "sandbox_id",
+    "request_id",
+    "trace_id",
+    "failure_class",
+    "http_status",
+    "error_message",
+    "error_code",
+    "error_type",
+    "parent_log_id",
+    "parent_tool_slug",
+    "metadata",
+)
+DETAIL_COLUMNS: Final = (*ITEM_COLUMNS, "framework", "language", "host", "data")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Search:
+    """One page of logs, newest first.
+
+    Args:
+        limit: logs on the page.
+        after: the last log of the page before, None for the first page.
+        from_ms, to_ms: `[from_ms, to_ms)`, epoch ms; None: all that is retained.
+    """
+
+    limit: int
+    filters: Sequence[Filter] = ()
+    after: Place | None = None
+    from_ms: int | None = None
+    to_ms: int | None = None
+
+
+def search_statement(tenant: Tenant, search: Search) -> Statement:
+    """Return the statement of a page: rows of `ITEM_COLUMNS`, one more than the page holds where there is a next one."""
+    where, values = conditions(search.filters)
+    if search.from_ms is not None:
+        where.append(f"timestamp >= {_moment('from_ms')}")
+        values["from_ms"] = _clamped(search.from_ms)
+    if search.to_ms is not None:
+        where.append(f"timestamp < {_moment('to_ms')}")
+        values["to_ms"] = _clamped(search.to_ms)
+    if search.after is not None:
+        # The first condition alone would do; the second is what the primary key can use.
+        after = _moment("after_ms")
+        where.append(f"timestamp < {after} OR (timestamp = {after} AND id < {{after_id:String}})")
+        where.append(f"timestamp <= {after}")
+        values |= {"after_ms": search.after.timestamp_ms, "after_id": search.after.id}
+    text = (
+        f"SELECT {', '.join(ITEM_COLUMNS)} {tenant.rows_of(TOOL_EXECUTIONS, where)}"
+        f" ORDER BY timestamp DESC, id DESC LIMIT {search.limit + 1:d}"
+    )
+    return Statement(tenant=tenant, text=text, values=values)
+
+
+def detail_statement(tenant: Tenant, log_id: str) -> Statement:
+    """Return the statement of one log: at most one row of `DETAIL_COLUMNS`; of several with the id, the first accepted."""
+    text = (
+        f"SELECT {', '.join(DETAIL_COLUMNS)} {tenant.rows_of(TOOL_EXECUTIONS, ['id = {id:String}'])}"
+        " ORDER BY accepted_at, timestamp LIMIT 1"
+    )
+    return Statement(tenant=tenant, text=text, values={"id": log_id})
+
+
+def _moment(name: str) -> str:
+    return f"fromUnixTimestamp64Milli({{{name}:Int64}}, 'UTC')"
+
+
+def _clamped(at_ms: int) -> int:
+    return min(max(at_ms, RANGE_MS_MIN), RANGE_MS_MAX)

@@ -1,0 +1,34 @@
+"""Settings of the query service: its address, and what one question may cost."""
+
+from typing import Final
+
+from pydantic import Field, SecretStr
+
+from ingest.contract.settings import CommonSettings
+
+MIB: Final = 1024 * 1024
+
+
+class QuerySettings(CommonSettings):
+    """What `toolledger query` reads."""
+
+    query_host: str = Field(default="127.0.0.1", description="address the query service listens on")
+    query_port: int = Field(default=8601, ge=0, le=65_535, description="port of the query service; 0 takes a free one")
+
+    query_time_s_max: int = Field(default=10, ge=1, le=600, description="ClickHouse stops a question that takes longer: 504")
+    query_memory_bytes_max: int = Field(
+        default=2048 * MIB, ge=64 * MIB, description="ClickHouse stops a question that needs more memory: 400"
+    )
+    query_result_rows_max: int = Field(default=200_000, ge=20_000, description="ClickHouse refuses an answer of more rows: 400")
+    query_threads_max: int = Field(default=0, ge=0, description="threads of one question in ClickHouse; 0: as many as cores")
+    query_in_flight_max: int = Field(default=64, ge=1, description="questions asked of ClickHouse at once; more wait")
+    query_wait_s_max: float = Field(default=5, gt=0, description="a question that waited longer for its turn is refused: 503")
+    query_body_bytes_max: int = Field(default=MIB, ge=16_384, description="one request's body; beyond it: 413")
+    query_retry_after_s: int = Field(default=2, ge=1, description="Retry-After of 503 answers")
+    query_stop_timeout_s: int = Field(default=15, ge=1, description="requests in flight may take this long at a stop")
+
+    # Rarely worth setting: cursors are bound to the API key in any case.
+    cursor_secret: SecretStr = Field(default=SecretStr(""), description="makes cursors fit one deployment only")
+    # A heartbeat comes about once a second; a fifth of that costs no freshness and spares a query per request.
+    freshness_cache_s: float = Field(default=0.2, ge=0, le=5, description="how long `complete until` is reused")
+    rate_limit_per_minute: int = Field(default=10_000, ge=1, description="what X-RateLimit announces")

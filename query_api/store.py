@@ -1,0 +1,134 @@
+"""The one place that asks ClickHouse: read-only, with caps on time, memory and rows, and its errors turned into ours."""
+
+import asyncio
+import re
+from collections.abc import Mapping
+from typing import Any, Final
+
+import orjson
+from aiohttp import ClientError
+from clickhouse_connect.driver.asyncclient import AsyncClient
+from clickhouse_connect.driver.exceptions import ClickHouseError
+
+from ingest.contract.errors import QueryError, StoreUnavailable
+from ingest.contract.logs import logger
+from ingest.contract.store import async_client
+from query_api.settings import QuerySettings
+from query_api.tenant import Statement
+
+log = logger(__name__)
+
+Row = list[Any]
+
+# ClickHouse's own numbers, from src/Common/ErrorCodes.cpp.
+_TIMEOUT_EXCEEDED: Final = 159
+_TOO_SLOW: Final = 160
+_MEMORY_LIMIT_EXCEEDED: Final = 241
+_TOO_MANY_ROWS: Final = 158
+_TOO_MANY_BYTES: Final = 307
+_TOO_MANY_ROWS_OR_BYTES: Final = 396
+_TOO_SLOW_CODES: Final = frozenset((_TIMEOUT_EXCEEDED, _TOO_SLOW))
+_TOO_LARGE_CODES: Final = frozenset((_MEMORY_LIMIT_EXCEEDED, _TOO_MANY_ROWS, _TOO_MANY_BYTES, _TOO_MANY_ROWS_OR_BYTES))
+# Away, starting, overloaded, or not migrated yet: the same question may be answered later.
+# UNKNOWN_TABLE, UNKNOWN_DATABASE, UNKNOWN_IDENTIFIER (a migration to come); ALL_CONNECTION_TRIES_FAILED,
+# TOO_MANY_SIMULTANEOUS_QUERIES, SOCKET_TIMEOUT, NETWORK_ERROR; TABLE_IS_READ_ONLY, KEEPER_EXCEPTION; QUERY_WAS_CANCELLED,
+# ABORTED.
+_AWAY_CODES: Final = frozenset((60, 81, 47, 279, 202, 209, 210, 242, 999, 394, 236))
+_CODE: Final = re.compile(r"(?:Code: |error code )(\d+)")
+_NARROW: Final = "Ask for a shorter time range, fewer groups or more filters."
+# The client waits a little longer than ClickHouse works, so that ClickHouse's own refusal arrives.
+_READ_SLACK_S: Final = 5
+
+
+class Reader:
+    """Asks statements of ClickHouse; the connection is made with the first one and made again after an outage."""
+
+    def __init__(self, settings: QuerySettings) -> None:
+        self._settings = settings
+        self._client: AsyncClient | None = None
+        self._connecting = asyncio.Lock()
+        self._turns = asyncio.Semaphore(settings.query_in_flight_max)
+        self._caps: dict[str, Any] = {
+            # 2: reads only, while settings of the call itself are allowed.
+            "readonly": 2,
+            "max_execution_time": settings.query_time_s_max,
+            "timeout_overflow_mode": "throw",
+            "max_memory_usage": settings.query_memory_bytes_max,
+            "max_result_rows": settings.query_result_rows_max,
+            "result_overflow_mode": "throw",
+            # An error halfway must not look like an answer.
+            "wait_end_of_query": 1,
+        }
+        if settings.query_threads_max:
+            self._caps["max_threads"] = settings.query_threads_max
+
+    async def rows(self, statement: Statement) -> list[Row]:
+        """Return the rows of a statement, in its order.
+
+        Raises:
+            QueryError: 400 over the caps on memory or rows, 504 over the cap on time; the message says how to narrow.
+            StoreUnavailable: ClickHouse is away, refuses work, or has no schema yet.
+        """
+        return await self._ask(statement.text, statement.parameters())
+
+    async def system_rows(self, text: str) -> list[Row]:
+        """Return the rows of a question that holds nobody's data: progress and schema. Raises as `rows` does."""
+        return await self._ask(text, {})
+
+    async def close(self) -> None:
+        """Close the connections."""
+        if self._client is not None:
+            await self._client.close()
+            self._client = None
+
+    async def _ask(self, text: str, parameters: Mapping[str, Any]) -> list[Row]:
+        try:
+            async with asyncio.timeout(self._settings.query_wait_s_max):
+                await self._turns.acquire()
+        except TimeoutError:
+            raise StoreUnavailable("too many questions are being answered; try again shortly") from None
+        try:
+            client = self._client or await self._connect()
+            body = await client.raw_query(text, parameters=dict(parameters), settings=self._caps, fmt="JSONCompactEachRow")
+            return _parsed(body)
+        except ClickHouseError as error:
+            raise _ours(error) from None
+        except (ClientError, OSError, TimeoutError, orjson.JSONDecodeError) as error:
+            raise StoreUnavailable(f"ClickHouse did not answer: {type(error).__name__}") from None
+        finally:
+            self._turns.release()
+
+    async def _connect(self) -> AsyncClient:
+        async with self._connecting:
+            if self._client is None:
+                self._client = await async_client(
+                    self._settings.clickhouse.get_secret_value(),
+                    read_timeout_s=self._settings.query_time_s_max + _READ_SLACK_S,
+                    # Answers are small and on the same machine or network: packing them costs more than it saves.
+                    compress=False,
+                    query_limit=0,
+                    connector_limit=self._settings.query_in_flight_max,
+                    connector_limit_per_host=self._settings.query_in_flight_max,
+                )
+            return self._client
+
+
+def _parsed(body: bytes) -> list[Row]:
+    """Read JSONCompactEachRow; line breaks stand only between rows, because JSON escapes those within."""
+    return orjson.loads(b"[" + body.strip().replace(b"\n", b",") + b"]") if body else []
+
+
+def _ours(error: ClickHouseError) -> QueryError | StoreUnavailable:
+    """Turn ClickHouse's refusal into ours."""
+    found = _CODE.search(str(error))
+    code = int(found[1]) if found else 0
+    if code in _TOO_SLOW_CODES:
+        return QueryError(504, "Query_TooSlow", f"The question took too long. {_NARROW}", suggested_fix=_NARROW)
+    if code in _TOO_LARGE_CODES:
+        message = f"The question needs too much memory or too many rows. {_NARROW}"
+        return QueryError(400, "Query_TooLarge", message, suggested_fix=_NARROW)
+    if code and code not in _AWAY_CODES:
+        # Statements are ours, so a refusal of another kind is a fault of ours: it must be seen, and asking again is no use.
+        log.error("query_refused", code=code, error=str(error)[:500])
+        return QueryError(500, "Query_Failed", "The question could not be answered; the service's log says why.")
+    return StoreUnavailable(f"ClickHouse could not answer (code {code})" if code else "ClickHouse did not answer")

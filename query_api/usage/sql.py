@@ -1,0 +1,292 @@
+"""From a usage question to one SQL statement. Pure.
+
+The statement is a union of branches, each grouped by the same keys and each read from the fewest rows that know what it needs:
+
+    counts     calls, failed, duration sketch     windows of the smallest family and the raw edges
+    distinct   users and sessions, by their keys  windows of the user or session family and the raw edges
+    created    sessions by their first call       session rows alone: they hold the exact instant of the first call
+
+and one grouping over the union, which joins the branches and, by a second grouping set, gives the totals of everything in the
+same snapshot. Values are bound as parameters; the only literals are numbers made here.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final
+
+from ingest.contract.sketch import LN_GAMMA, TINY_MS, ZERO_BUCKET
+from ingest.contract.tables import KIND_SESSION_HOUR, TOOL_EXECUTIONS, USAGE_WINDOWS
+from query_api.tenant import Statement, Tenant
+from query_api.usage.calendar import Run
+from query_api.usage.grains import HOUR_MS, Family, Span, family_of, layers
+from query_api.usage.question import METRIC_ORDERS, Question
+
+PERCENTILES: Final = (50, 95, 99)
+
+# The logarithm of zero has no bucket; `greatest` keeps it from being taken, because both sides of `if` may be worked out.
+_LOG: Final = f"log(greatest(duration_ms, {TINY_MS!r}))"
+_BUCKET: Final = f"if(duration_ms < {TINY_MS!r}, toInt16({ZERO_BUCKET}), toInt16(ceil({_LOG} / {LN_GAMMA!r})))"
+_NOTHING: Final = {
+    "calls": "toUInt64(0)",
+    "failed": "toUInt64(0)",
+    "durations": "CAST(map(), 'Map(Int16, UInt64)')",
+    "users": "arrayReduce('uniqExactState', CAST([], 'Array(String)'))",
+    "seen": "arrayReduce('uniqExactState', CAST([], 'Array(String)'))",
+    "created": "toUInt64(0)",
+}
+_MERGE: Final = {
+    "calls": "sum(calls)",
+    "failed": "sum(failed)",
+    "durations": "sumMap(durations)",
+    "users": "uniqExactMerge(users)",
+    "seen": "uniqExactMerge(seen)",
+    "created": "sum(created)",
+}
+
+
+def statement(tenant: Tenant, question: Question) -> Statement:
+    """Return the statement that answers a question; `columns(question)` names what its rows hold.
+
+    Rows: the totals first (`total` 1), then at most `limit + 1` groups that have a call, in the order asked for.
+    """
+    conditions, values = _filter_conditions(question.filters)
+    keys = [f"k{index}" for index in range(len(question.group_by))]
+    if question.runs is not None:
+        keys = ["start", *keys]
+    measures = _measures(question)
+    branches: list[str] = []
+    if "calls" in question.metrics:
+        branches.append(_counts(tenant, question, conditions, keys))
+    branches += _distinct(tenant, question, conditions, keys)
+    if "created" in measures:
+        branches.append(_created(tenant, question, conditions, keys))
+    union = "\n UNION ALL\n ".join(branches)
+    merged = ", ".join(f"{_MERGE[name]} AS {name}" for name in measures)
+    if keys:
+        listed = ", ".join(keys)
+        grouped = (
+            f"SELECT 1 - part AS total, {listed}, {merged}\nFROM (SELECT toUInt8(1) AS part, * FROM (\n {union}\n))\n"
+            f"GROUP BY GROUPING SETS ((part, {listed}), ())"
+        )
+        # One more than the limit shows that there is more; the totals are a row of their own.
+        ending = f"\nORDER BY {_order(question)}\nLIMIT {question.limit + 2}"
+    else:
+        grouped, ending = f"SELECT toUInt8(1) AS total, {merged}\nFROM (\n {union}\n)", ""
+    outputs = ", ".join(f"{text} AS {name}" if text != name else name for name, text in _outputs(question, keys))
+    text = f"SELECT {outputs}\nFROM (\n{grouped}\n){ending}"
+    return Statement(tenant=tenant, text=text, values=values)
+
+
+def columns(question: Question) -> list[str]:
+    """Return the names of the statement's columns, in order; `k0`, `k1` are the values of `group_by`."""
+    keys = [f"k{index}" for index in range(len(question.group_by))]
+    return [name for name, _ in _outputs(question, keys if question.runs is None else ["start", *keys])]
+
+
+def _measures(question: Question) -> list[str]:
+    """Return what is merged over the branches."""
+    wanted = question.metrics
+    pairs = (
+        ("calls", "calls" in wanted),
+        ("failed", "calls" in wanted),
+        ("durations", "durations" in wanted),
+        ("users", "active_users" in wanted),
+        ("seen", "active_sessions" in wanted),
+        ("created", "sessions" in wanted),
+    )
+    return [name for name, asked in pairs if asked]
+
+
+def _outputs(question: Question, keys: Sequence[str]) -> list[tuple[str, str]]:
+    """Return (name, expression) of each column; percentiles are buckets of the sketch, null where there was no call."""
+    outputs = [("total", "total"), *((key, key) for key in keys)]
+    names = {"users": "active_users", "seen": "active_sessions", "created": "sessions"}
+    for name in _measures(question):
+        if name == "durations":
+            outputs += [(f"p{percent}", _percentile(percent)) for percent in PERCENTILES]
+        else:
+            outputs.append((names.get(name, name), name))
+    return outputs
+
+
+def _percentile(percent: int) -> str:
+    """Return the bucket at rank ceil(q * n), in whole numbers: a float product could step over a rank."""
+    rank = f"greatest(1, intDiv(calls * {percent} + 99, 100))"
+    index = f"arrayFirstIndex(reached -> reached >= {rank}, arrayCumSum(mapValues(durations)))"
+    return f"if(calls = 0, NULL, mapKeys(durations)[{index}])"
+
+
+def _order(question: Question) -> str:
+    """Return the order: totals first, then as asked, then what breaks ties."""
+    order = question.order
+    groups = [f"k{index}" for index in range(len(question.group_by))]
+    count = "calls" if "calls" in question.metrics else "sessions"
+    terms = ["total DESC"]
+    if order.by == "key":
+        terms += [f"{key} {'DESC' if order.descending else 'ASC'}" for key in groups or ["start"]]
+    elif order.by == "start":
+        terms += [f"start {'DESC' if order.descending else 'ASC'}", f"{count} DESC"]
+    else:
+        assert order.by in METRIC_ORDERS
+        expression = "failed / calls" if order.by == "error_rate" else order.by.removesuffix("_ms")
+        terms.append(f"{expression} {'DESC' if order.descending else 'ASC'}")
+    terms += [f"{key} ASC" for key in groups]
+    if question.runs is not None:
+        terms.append("start ASC")
+    # A column may be named twice above; only the first one can decide anything.
+    seen: dict[str, str] = {}
+    for term in terms:
+        seen.setdefault(term.rsplit(" ", 1)[0], term)
+    return ", ".join(seen.values())
+
+
+def _filter_conditions(filters: Mapping[str, tuple[str, ...]]) -> tuple[list[str], dict[str, Any]]:
+    texts: list[str] = []
+    values: dict[str, Any] = {}
+    for index, (column, allowed) in enumerate(sorted(filters.items())):
+        if len(allowed) == 1:
+            texts.append(f"{column} = {{v{index}:String}}")
+            values[f"v{index}"] = allowed[0]
+        else:
+            texts.append(f"{column} IN {{v{index}:Array(String)}}")
+            values[f"v{index}"] = list(allowed)
+    return texts, values
+
+
+def _counts(tenant: Tenant, question: Question, conditions: Sequence[str], keys: Sequence[str]) -> str:
+    window = {"calls": "calls AS c", "failed": "if(status = 'failed', calls, 0) AS f", "durations": "durations AS d"}
+    raw = {
+        "calls": "toUInt64(1) AS c",
+        "failed": "toUInt64(status = 'failed') AS f",
+        "durations": f"map({_BUCKET}, toUInt64(1)) AS d",
+    }
+    sums = {"calls": "sum(c)", "failed": "sum(f)", "durations": "sumMap(d)"}
+    names = [name for name in _measures(question) if name in window]
+    family = family_of(question.columns)
+    source = _source(tenant, question, conditions, family, [window[n] for n in names], [raw[n] for n in names])
+    return _branch(question, keys, {name: sums[name] for name in names}, source)
+
+
+def _distinct(tenant: Tenant, question: Question, conditions: Sequence[str], keys: Sequence[str]) -> list[str]:
+    """Return a branch for each family that the distinct counts need: both at once where one scan gives both."""
+    wanted = {"users": "user_id", "seen": "session_id"}
+    by_family: dict[Family, dict[str, str]] = {}
+    for name in _measures(question):
+        if name in wanted:
+            by_family.setdefault(family_of(question.columns | {wanted[name]}), {})[name] = wanted[name]
+    branches = []
+    for family, names in by_family.items():
+        # Nobody is not an active user, and no session is not an active session.
+        distinct = {name: f"uniqExactStateIf({column}, {column} != '')" for name, column in names.items()}
+        selected = list(names.values())
+        alone = conditions if len(names) > 1 else [*conditions, f"{selected[0]} != ''"]
+        source = _source(tenant, question, alone, family, selected, selected, empty=list(names) != ["seen"])
+        branches.append(_branch(question, keys, distinct, source))
+    return branches
+
+
+def _created(tenant: Tenant, question: Question, conditions: Sequence[str], keys: Sequence[str]) -> str:
+    """Return sessions by their first call in the project.
+
+    A session that was created in the range has a row whose own first call lies in it and matches the filters, so only such
+    sessions are looked at; of those, all rows up to the end of the range decide which call was the first.
+    """
+    from_ms, to_ms = question.from_ms, question.to_ms
+    kept = sorted(question.columns - {"project_id", "session_id"})
+    session = "(project_id, session_id)"
+    in_range = f"tupleElement({{}}, 1) >= {from_ms} AND tupleElement({{}}, 1) < {to_ms}"
+    kind = f"kind = '{KIND_SESSION_HOUR}'"
+    until = f"window_start < {_seconds(-(-to_ms // HOUR_MS) * HOUR_MS)}"
+    since = f"window_start >= {_seconds(from_ms // HOUR_MS * HOUR_MS)}"
+    candidate = [kind, since, until, "session_id != ''", in_range.format("first_call", "first_call"), *conditions]
+    candidates = f"SELECT project_id, session_id {tenant.rows_of(USAGE_WINDOWS, candidate)}"
+    first = "".join(f", argMin({column}, first_call) AS first_{column}" for column in kept)
+    rows = tenant.rows_of(USAGE_WINDOWS, [kind, until, f"{session} IN ({candidates})"])
+    firsts = (
+        f"SELECT project_id, session_id, min(first_call) AS first{first} {rows} "
+        f"GROUP BY project_id, session_id HAVING {in_range.format('first', 'first')}"
+    )
+    renamed = [f"first_{column} AS {column}" for column in kept]
+    inner = ", ".join(["project_id", "session_id", "tupleElement(first, 1) AS t", *renamed])
+    where = f" WHERE {' AND '.join(conditions)}" if conditions else ""
+    selected = ["t", *dict.fromkeys(question.group_by)]
+    source = f"SELECT {', '.join(selected)} FROM (SELECT {inner} FROM ({firsts})){where}"
+    return _branch(question, keys, {"created": "count()"}, source)
+
+
+def _branch(question: Question, keys: Sequence[str], aggregates: Mapping[str, str], source: str) -> str:
+    """Group a source by the keys; what this branch does not know is neutral."""
+    # Grouped as stored, which for slugs is by dictionary; text only for the union, whose branches must agree.
+    grouped = ["start" if key == "start" else question.group_by[int(key[1:])] for key in keys]
+    selected = [
+        f"{_start(question.runs or ())} AS start" if key == "start" else f"toString({column}) AS {key}"
+        for key, column in zip(keys, grouped, strict=True)
+    ]
+    selected += [f"{aggregates.get(name, _NOTHING[name])} AS {name}" for name in _measures(question)]
+    grouping = f" GROUP BY {', '.join(grouped)}" if keys else ""
+    return f"SELECT {', '.join(selected)} FROM ({source}){grouping}"
+
+
+def _source(
+    tenant: Tenant,
+    question: Question,
+    conditions: Sequence[str],
+    family: Family,
+    window: Sequence[str],
+    raw: Sequence[str],
+    *,
+    empty: bool = True,
+) -> str:
+    """Return a union of whole windows and raw edges, with the instant `t` where a series is asked for.
+
+    Args:
+        window, raw: what to select from windows and from raw rows, beside the grouped columns.
+        empty: whether calls without the family's `never_empty` column matter.
+    """
+    plan = layers(family, question.from_ms, question.to_ms, question.runs)
+    grouped = list(dict.fromkeys(question.group_by))
+    series = question.runs is not None
+    parts = []
+    for grain, spans in plan.windows:
+        instant = ["toInt64(toUnixTimestamp(window_start)) * 1000 AS t"] if series else []
+        where = [f"kind = '{grain.kind}'", _within("window_start", _seconds, spans), *conditions]
+        if family.never_empty is not None:
+            where.append(f"{family.never_empty} != ''")
+        parts.append(f"SELECT {', '.join(dict.fromkeys([*instant, *grouped, *window]))} {tenant.rows_of(USAGE_WINDOWS, where)}")
+    instant = ["toUnixTimestamp64Milli(timestamp) AS t"] if series else []
+    selected = ", ".join(dict.fromkeys([*instant, *grouped, *raw]))
+    if plan.raw or not plan.windows:
+        where = [_within("timestamp", _millis, plan.raw), *conditions]
+        parts.append(f"SELECT {selected} {tenant.rows_of(TOOL_EXECUTIONS, where)}")
+    allowed = question.filters.get(family.never_empty or "")
+    if family.never_empty is not None and plan.windows and empty and (allowed is None or "" in allowed):
+        # The skip index passes over every stretch of raw rows that all have the column.
+        inside = [span for _, spans in plan.windows for span in spans]
+        where = [_within("timestamp", _millis, inside), f"{family.never_empty} = ''", *conditions]
+        parts.append(f"SELECT {selected} {tenant.rows_of(TOOL_EXECUTIONS, where)}")
+    return " UNION ALL ".join(parts)
+
+
+def _within(column: str, literal: Callable[[int], str], spans: Sequence[Span]) -> str:
+    return " OR ".join(f"{column} >= {literal(begin)} AND {column} < {literal(end)}" for begin, end in spans) or "0"
+
+
+def _seconds(at_ms: int) -> str:
+    return f"toDateTime({at_ms // 1000:d}, 'UTC')"
+
+
+def _millis(at_ms: int) -> str:
+    return f"fromUnixTimestamp64Milli({at_ms:d}, 'UTC')"
+
+
+def _start(runs: Sequence[Run]) -> str:
+    """Return the start of the interval that holds the instant `t`; runs are few: they only end where a clock changes."""
+    if not runs:
+        return "t"  # an empty range: no row ever gets here
+    terms = [
+        f"{run.first_ms:d} + least(intDiv(t - {run.first_ms:d}, {run.step_ms:d}), {run.count - 1:d}) * {run.step_ms:d}"
+        for run in runs
+    ]
+    choices = "".join(f"t >= {run.first_ms:d}, {term}, " for run, term in list(zip(runs, terms, strict=True))[:0:-1])
+    return f"toInt64(multiIf({choices}{terms[0]}))" if choices else f"toInt64({terms[0]})"
+
+
