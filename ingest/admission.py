@@ -61,7 +61,7 @@ class Rejected(msgspec.Struct, frozen=True, kw_only=True):
     """One item that was refused. `index` counts from 0, `line` (NDJSON) from 1; `id` is the event's own, if any."""
 
     index: int
-    line: int | None = None
+    line: int | msgspec.UnsetType = msgspec.UNSET
     id: str | None = None
     code: str
     message: str
@@ -206,7 +206,7 @@ def _check_size(raw: Item) -> None:
 def _refuse(items: Items, index: int, refusal: InvalidEvent) -> Rejected:
     return Rejected(
         index=index,
-        line=None if items.lines is None else items.lines[index],
+        line=msgspec.UNSET if items.lines is None else items.lines[index],
         id=_readable_id(items.raws[index]),
         code=refusal.reason,
         message=refusal.message,

@@ -8,14 +8,20 @@ REGISTRY: Final = CollectorRegistry()
 CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 _SECONDS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 
-# Ingest: received = accepted + rejected.
+# Ingest: received = accepted + rejected + unavailable (valid, but Kafka did not acknowledge it in time).
 INGEST_EVENTS: Final = Counter("toolledger_ingest_events", "Events by outcome", ["outcome"], registry=REGISTRY)
 INGEST_REJECTED: Final = Counter("toolledger_ingest_rejected", "Events refused, by reason", ["reason"], registry=REGISTRY)
+INGEST_BYTES: Final = Counter("toolledger_ingest_bytes", "Bytes of bodies, as sent", registry=REGISTRY)
+INGEST_IN_FLIGHT: Final = Gauge("toolledger_ingest_in_flight_bytes", "Bytes of bodies not answered yet", registry=REGISTRY)
+INGEST_KAFKA_CONNECTED: Final = Gauge("toolledger_ingest_kafka_connected", "1 while Kafka takes events", registry=REGISTRY)
+INGEST_PUBLISH_SECONDS: Final = Histogram(
+    "toolledger_ingest_publish_seconds", "Time until Kafka acknowledged a request", buckets=_SECONDS, registry=REGISTRY
+)
 HTTP_SECONDS: Final = Histogram(
     "toolledger_http_seconds", "Time to answer", ["service", "route", "status"], buckets=_SECONDS, registry=REGISTRY
 )
 
-# Worker: events = accepted + duplicates + conflicts + dead_letters + forwarded, as in every receipt.
+# Worker: events = accepted + duplicates + dead_letters + forwarded, as in every receipt; conflicts are some of the duplicates.
 WORKER_RECORDS: Final = Counter("toolledger_worker_records", "Kafka records proved by a receipt", registry=REGISTRY)
 WORKER_EVENTS: Final = Counter("toolledger_worker_events", "Events by outcome", ["outcome"], registry=REGISTRY)
 WORKER_DEAD_LETTERS: Final = Counter("toolledger_worker_dead_letters", "Dead letters by reason", ["reason"], registry=REGISTRY)
