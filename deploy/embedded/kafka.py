@@ -1,11 +1,10 @@
-"""The embedded Kafka: the real broker, one JVM, from what pip and Maven Central bring. `python -m deploy.embedded.kafka`.
+"""The embedded Kafka: the real broker, one JVM, from what pip and Maven Central bring. `toolledger kafka` runs it.
 
 Order of a start: (1) folder, lock and port are checked, nothing is written; (2) jars are fetched unless cached; (3) a new
 folder is formatted; (4) the broker runs. Killed at any point, the next start goes on: formatting is repeated until its
 last file is there, and the broker recovers its own log.
 """
 
-import argparse
 import base64
 import shutil
 import signal
@@ -187,19 +186,6 @@ def _tail(path: Path) -> str:
         return file.read().decode(errors="replace")
 
 
-def arguments() -> argparse.ArgumentParser:
-    """Return the parser of the options; `toolledger kafka` takes the same."""
-    parser = argparse.ArgumentParser(prog="toolledger kafka", description="Run the embedded Kafka alone.")
-    parser.add_argument("--data", type=Path, default=Path(".toolledger"), help="data folder")
-    parser.add_argument("--host", default="127.0.0.1", help="address to listen at")
-    parser.add_argument("--port", type=int, default=9092, help="port for clients")
-    parser.add_argument("--controller-port", type=int, default=0, help="port for controllers; 0: a free one")
-    parser.add_argument("--node-id", type=int, default=1, help="number of this broker")
-    parser.add_argument("--voters", default="", help="all controllers, id@host:port, comma separated; none: alone")
-    parser.add_argument("--cluster-id", default="", help="the same for all fellows; none: a new one")
-    return parser
-
-
 def serve(broker: Broker) -> int:
     """Run the broker as this process: title, lines on standard output, faults as one line on standard error."""
     import setproctitle
@@ -218,24 +204,3 @@ def serve(broker: Broker) -> int:
     except BrokerUnavailable as error:
         sys.stderr.write(f"toolledger kafka: {error}\n")
         return 1
-
-
-def main() -> int:
-    """Run from the command line."""
-    given = arguments().parse_args()
-    voters = tuple(part for part in given.voters.split(",") if part)
-    return serve(
-        Broker(
-            data=given.data,
-            host=given.host,
-            port=given.port,
-            controller_port=given.controller_port,
-            node_id=given.node_id,
-            voters=voters,
-            cluster_id=given.cluster_id,
-        )
-    )
-
-
-if __name__ == "__main__":
-    sys.exit(main())

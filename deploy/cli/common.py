@@ -1,0 +1,96 @@
+"""What the commands share: options, where a stack is found, and how lines are printed."""
+
+import json
+import logging
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+import click
+
+from deploy.embedded.stack_file import Stack, demo_key, find
+from ingest.contract.errors import ConfigurationError
+
+DEFAULT_DATA: Final = ".toolledger"
+DEFAULT_KAFKA: Final = "127.0.0.1:9092"
+DEFAULT_CLICKHOUSE: Final = "http://127.0.0.1:8123"
+DEFAULT_URL: Final = "http://127.0.0.1:8600"
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def data_option(command: F) -> F:
+    """Add `--data`: the data folder of an embedded stack."""
+    return click.option(
+        "--data",
+        type=click.Path(path_type=Path, file_okay=True),
+        default=lambda: Path(os.environ.get("TOOLLEDGER_DATA") or DEFAULT_DATA),
+        show_default=DEFAULT_DATA,
+        help="Data folder of the embedded stack (TOOLLEDGER_DATA).",
+    )(command)
+
+
+def json_option(command: F) -> F:
+    """Add `--json`."""
+    return click.option("--json", "as_json", is_flag=True, help="Print JSON lines and nothing else.")(command)
+
+
+def kafka_option(command: F) -> F:
+    """Add `--kafka`: an address that wins over the environment and a running stack."""
+    return click.option("--kafka", metavar="ADDRESS", help="Kafka, host:port[,host:port] (TOOLLEDGER_KAFKA).")(command)
+
+
+def clickhouse_option(command: F) -> F:
+    """Add `--clickhouse`: an address that wins over the environment and a running stack."""
+    text = "ClickHouse, http(s)://[user:password@]host:port[/database] (TOOLLEDGER_CLICKHOUSE)."
+    return click.option("--clickhouse", metavar="URL", help=text)(command)
+
+
+def kafka_address(given: str | None, data: Path) -> str:
+    """Return Kafka's address: given, else the environment's, else a running stack's, else the usual one."""
+    stack = find(data)
+    return given or os.environ.get("TOOLLEDGER_KAFKA") or (stack.kafka if stack else DEFAULT_KAFKA)
+
+
+def clickhouse_url(given: str | None, data: Path) -> str:
+    """Return ClickHouse's address, found as `kafka_address`."""
+    stack = find(data)
+    return given or os.environ.get("TOOLLEDGER_CLICKHOUSE") or (stack.clickhouse if stack else DEFAULT_CLICKHOUSE)
+
+
+def service(data: Path) -> tuple[str, str]:
+    """Return the address of the HTTP API and the API key.
+
+    Raises:
+        ConfigurationError: no key is known.
+    """
+    stack: Stack | None = find(data)
+    url = os.environ.get("TOOLLEDGER_URL") or (stack.url if stack else DEFAULT_URL)
+    # The demo key belongs to this very stack and must not be shown to another address.
+    key = os.environ.get("TOOLLEDGER_API_KEY") or (demo_key(data) if stack and url == stack.url else None)
+    if not key:
+        hint = "toolledger keys create --project NAME"
+        raise ConfigurationError(f"no API key: put one into TOOLLEDGER_API_KEY ({hint} makes one)")
+    return url.rstrip("/"), key
+
+
+def say(line: str) -> None:
+    """Print a line for people."""
+    click.echo(line)
+
+
+def say_json(**members: object) -> None:
+    """Print one JSON line for programs."""
+    sys.stdout.write(json.dumps(members, separators=(",", ":"), default=str) + "\n")
+    sys.stdout.flush()
+
+
+def quiet_libraries() -> None:
+    """Keep clients of servers from writing tracebacks of what a command says in one line."""
+    for name in ("aiokafka", "clickhouse_connect", "urllib3", "asyncio"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
+    import structlog
+
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))

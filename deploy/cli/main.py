@@ -1,0 +1,92 @@
+"""`toolledger`: the command line. Each command's module is loaded when that command is asked for, so that help is instant."""
+
+import importlib
+import os
+import sys
+from typing import Any, Final
+
+import click
+
+from ingest.contract.errors import LedgerError
+
+# verb: (module, one line of help). In the order of use: run, prepare, feed, look, prove.
+_VERBS: Final = {
+    "up": ("servers", "Run the whole stack on this machine, at one address."),
+    "kafka": ("servers", "Run the embedded Kafka alone."),
+    "clickhouse": ("servers", "Run the embedded ClickHouse alone."),
+    "ingest": ("servers", "Run the ingest service alone."),
+    "worker": ("servers", "Run one worker alone."),
+    "query": ("servers", "Run the query service alone."),
+    "simulate": ("servers", "Send a light stream of made-up tool calls."),
+    "migrate": ("schema", "Apply the missing SQL migrations."),
+    "topics": ("schema", "Create the missing Kafka topics."),
+    "keys": ("access", "Create, list and revoke API keys."),
+    "projects": ("access", "Set what is stored of a project, and for how long."),
+    "send": ("send", "Publish tool calls from NDJSON or JSON files."),
+    "logs": ("reading", "Show what happened, newest first."),
+    "log": ("reading", "Show one tool call in full."),
+    "usage": ("reading", "Show calls, error rates and percentiles."),
+    "failures": ("reading", "Show failure patterns with their likely causes."),
+    "verify": ("schema", "Prove that nothing is missing and nothing counted twice."),
+    "config": ("configuration", "Show the settings in force and where each came from."),
+}
+_USAGE: Final = 2
+_INTERRUPTED: Final = 130
+
+
+class _Verbs(click.Group):
+    """Looks commands up by the table above."""
+
+    def list_commands(self, _context: click.Context) -> list[str]:
+        return list(_VERBS)
+
+    def get_command(self, _context: click.Context, name: str) -> click.Command | None:
+        if name not in _VERBS:
+            return None
+        command = getattr(importlib.import_module(f"deploy.cli.{_VERBS[name][0]}"), name)
+        assert isinstance(command, click.Command)
+        return command
+
+    def format_commands(self, _context: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, text) for name, (_, text) in _VERBS.items()])
+
+
+@click.group(cls=_Verbs, epilog="Example: toolledger up --demo", context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="toolledger", prog_name="toolledger", message="%(prog)s %(version)s")
+def cli() -> None:
+    """Every tool call of every agent, entered once: searchable as a log, counted exactly once in usage."""
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one command.
+
+    Returns:
+        0 done, 1 the answer is "no", 2 wrong use or settings, or a server that does not answer; one line on standard error.
+    """
+    try:
+        code: Any = cli.main(arguments, prog_name="toolledger", standalone_mode=False)
+    except click.exceptions.NoArgsIsHelpError as error:
+        click.echo(error.format_message())
+        return _USAGE
+    except (click.ClickException, LedgerError) as error:
+        return _fault(error)
+    except (click.Abort, KeyboardInterrupt):
+        return _INTERRUPTED
+    except BrokenPipeError:
+        # Whoever read our output has seen enough, as `head` does; Python must not fail on flushing the rest.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    return code if isinstance(code, int) else 0
+
+
+def _fault(error: click.ClickException | LedgerError) -> int:
+    line = error.format_message() if isinstance(error, click.ClickException) else str(error)
+    if isinstance(error, click.UsageError) and error.ctx is not None:
+        line = f"{line.rstrip('.')}. See '{error.ctx.command_path} --help'."
+    click.echo(f"toolledger: {' '.join(line.split())}", err=True)
+    return _USAGE
+
+
+if __name__ == "__main__":
+    sys.exit(main())
