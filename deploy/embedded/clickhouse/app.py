@@ -88,7 +88,7 @@ class Application:
             form = Form(fields=(), files={})
             if request.content_type.startswith("multipart/form-data"):
                 form = parse_form(body.read(body.size, 0), request.content_type)
-                request = read_request(scope, form.fields)
+                request = read_request(scope, form.fields, form.files)
                 body.close()
                 body = self._execution.new_spool()
             request.query_id = request.query_id or str(uuid.uuid4())
@@ -121,9 +121,7 @@ class Application:
     ) -> None:
         loop = asyncio.get_running_loop()
         channel = ResultChannel(loop)
-        job = Job(
-            request=request, body=body, channel=channel, running=running, session=session, files=form.files
-        )
+        job = Job(request=request, body=body, channel=channel, running=running, session=session, files=form.files)
         finished = loop.run_in_executor(self._threads, self._execution.run, job)
         watcher = asyncio.create_task(self._watch(receive, channel, running))
         try:
@@ -185,5 +183,3 @@ async def _plain(send: Send, status: int, text: str, *, head_only: bool = False,
         ]
     await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": b"" if head_only else content})
-
-

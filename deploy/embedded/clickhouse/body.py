@@ -6,7 +6,6 @@ unlinked file in the data folder: however large the body, the server's memory st
 
 from __future__ import annotations
 
-import mmap
 import os
 import tempfile
 from pathlib import Path
@@ -64,10 +63,6 @@ class Spool:
     def read(self, size: int, offset: int) -> bytes:
         """Up to `size` bytes from `offset` on."""
         return os.pread(self._fd, size, offset)
-
-    def map(self) -> mmap.mmap | bytes:
-        """All bytes, mapped read-only."""
-        return mmap.mmap(self._fd, self.size, prot=mmap.PROT_READ) if self.size else b""
 
     def close(self) -> None:
         """Free the bytes; may be called twice."""

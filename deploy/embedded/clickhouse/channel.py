@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections import deque
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 from deploy.embedded.clickhouse.compression import Encoder
@@ -32,7 +32,7 @@ class Outcome:
     """
 
     output_format: str | None = None
-    statistics: Statistics = Statistics()
+    statistics: Statistics = field(default_factory=Statistics)
     elapsed_ns: int = 0
     error: ClickHouseError | None = None
 

@@ -1,7 +1,8 @@
 """Content encodings: bodies in, results out.
 
 Each coder works in C without the GIL. A body may be several frames in a row (clickhouse-connect sends lz4 so): all of them
-are decoded, for decoding the first alone would lose rows without an error.
+are decoded, for decoding the first alone would lose rows without an error. Bodies are decoded here and not by the engine,
+which takes a frame that is cut off for the end of the data.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import bz2
 import lzma
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, Final, Protocol
 
 import lz4.frame
@@ -18,17 +19,19 @@ import zstandard
 from deploy.embedded.clickhouse.errors import CANNOT_DECOMPRESS, UNKNOWN_COMPRESSION_METHOD, ClickHouseError
 
 _SLICE_BYTES: Final = 1 << 20
+_MIN_SLICE_BYTES: Final = 4096
 
-# Names under which the engine itself reads a compressed file (`FROM INFILE .. COMPRESSION`).
-ENGINE_METHODS: Final = {"gzip": "gz", "deflate": "deflate", "zstd": "zstd", "lz4": "lz4", "xz": "xz", "bz2": "bz2", "br": "br"}
-
-# What a client may be answered with, best first. Source: ClickHouse prefers them in about this order (chooseHTTPCompressionMethod).
+# What a client may be answered with, best first.
+# Source: the order in which ClickHouse prefers them, chooseHTTPCompressionMethod.
 _RESULT_ENCODINGS: Final = ("zstd", "lz4", "gzip", "deflate")
 
 
 class _Decoder(Protocol):
-    unused_data: bytes | None
-    eof: bool
+    @property
+    def unused_data(self) -> bytes | None: ...
+
+    @property
+    def eof(self) -> bool: ...
 
     def decompress(self, data: Any, /) -> bytes: ...
 
@@ -49,37 +52,45 @@ def _decoder(encoding: str) -> _Decoder:
         case "bz2":
             return bz2.BZ2Decompressor()
     raise ClickHouseError(
-        UNKNOWN_COMPRESSION_METHOD, "UNKNOWN_COMPRESSION_METHOD", f"Unknown compression method in Content-Encoding: {encoding}"
+        UNKNOWN_COMPRESSION_METHOD,
+        "UNKNOWN_COMPRESSION_METHOD",
+        f"Unknown compression method in Content-Encoding: {encoding}",
     )
 
 
-def decode(data: Any, encoding: str) -> Iterator[bytes]:
-    """Yield the decoded content of `data` (a buffer), frame after frame, in pieces.
+def decode(read: Callable[[int, int], bytes], size: int, encoding: str) -> Iterator[bytes]:
+    """Yield the decoded content of an encoded body, frame after frame, in pieces.
+
+    Args:
+        read: returns up to `n` bytes of the body from an offset on: `read(n, offset)`.
+        size: length of the body in bytes.
+        encoding: name from `Content-Encoding`.
 
     Raises:
         ClickHouseError: an encoding that is not known, bytes that are not in it, or a last frame that is cut off.
     """
-    view = memoryview(data)
     decoder = _decoder(encoding)
-    started = False
     position = 0
+    piece_bytes = _SLICE_BYTES
     try:
-        while position < len(view):
-            piece = view[position : position + _SLICE_BYTES]
+        while position < size:
             if decoder.eof:
                 decoder = _decoder(encoding)
+            piece = read(piece_bytes, position)
             output = decoder.decompress(piece)
-            started = True
-            position += len(piece)
-            if decoder.eof:
-                position -= len(decoder.unused_data or b"")
+            unused = len(decoder.unused_data or b"") if decoder.eof else 0
+            position += len(piece) - unused
+            # What lies behind a frame is read again with the next one: short frames are read in short pieces.
+            piece_bytes = (
+                max(_MIN_SLICE_BYTES, 2 * (len(piece) - unused)) if decoder.eof else min(_SLICE_BYTES, 2 * piece_bytes)
+            )
             if output:
                 yield output
     except (zlib.error, zstandard.ZstdError, lzma.LZMAError, RuntimeError, OSError, EOFError, ValueError) as error:
         raise ClickHouseError(
             CANNOT_DECOMPRESS, "CANNOT_DECOMPRESS", f"Cannot decompress the request body as {encoding}: {error}"
         ) from None
-    if started and not decoder.eof:
+    if size and not decoder.eof:
         raise ClickHouseError(CANNOT_DECOMPRESS, "CANNOT_DECOMPRESS", f"The {encoding} request body ends inside a frame")
 
 

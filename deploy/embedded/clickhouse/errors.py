@@ -43,7 +43,7 @@ _ENGINE_TEXT = re.compile(
 )
 # The engine wraps an error of a pipeline once more: "Code: 27. DB::Exception: Code: 27. DB::Exception: .. (version ..)".
 _WRAPPED_HEAD = re.compile(r"^Code: \d+\. DB::Exception: ")
-_WRAPPED_TAIL = re.compile(r"\s*\([A-Z][A-Z0-9_]*\)\s*\(version [^)]*\)\s*$|\s*\(version [^)]*\)\s*$")
+_WRAPPED_TAIL = re.compile(r"\s*(?:\([A-Z][A-Z0-9_]*\)\s*)?\(version [^)]*\)\.?\s*$")
 
 
 class ClickHouseError(Exception):

@@ -21,10 +21,18 @@ from deploy.embedded.clickhouse.compression import choose_encoding, encoder
 from deploy.embedded.clickhouse.engine import Engine, EngineConnection, Statistics
 from deploy.embedded.clickhouse.errors import BAD_ARGUMENTS, READONLY, UNKNOWN_EXCEPTION, ClickHouseError
 from deploy.embedded.clickhouse.external import create_external_tables, drop_external_tables
+from deploy.embedded.clickhouse.insert import DEFAULT_FORMAT, Kind, Statement
 from deploy.embedded.clickhouse.loading import Loaded, load
 from deploy.embedded.clickhouse.processes import RunningQueries, RunningQuery
 from deploy.embedded.clickhouse.request import QueryRequest
-from deploy.embedded.clickhouse.rewriting import insert_sql, kill_sql, outfile_sql, with_processes_view
+from deploy.embedded.clickhouse.rewriting import (
+    insert_sql,
+    kill_sql,
+    killed_sql,
+    outfile_sql,
+    processes_sql,
+    with_processes_view,
+)
 from deploy.embedded.clickhouse.sessions import Session
 from deploy.embedded.clickhouse.settings import (
     CONNECTION_DEFAULTS,
@@ -34,7 +42,6 @@ from deploy.embedded.clickhouse.settings import (
     settings_clause,
 )
 from deploy.embedded.clickhouse.sql_tokens import quote_identifier
-from deploy.embedded.clickhouse.statement import DEFAULT_FORMAT, Kind, Statement
 
 log = structlog.get_logger("toolledger.clickhouse")
 
@@ -105,7 +112,7 @@ class Execution:
     def _run(self, job: Job) -> Outcome:
         loaded = load(job.request, job.body, self.new_spool)
         try:
-            text = loaded.statement.text[:_SHOWN_TEXT_BYTES].decode(errors="replace")
+            text = loaded.statement.text[:_SHOWN_TEXT_BYTES].decode(errors="replace").strip()
             self._queries.begin(job.running, text)
             with self._connection(job, loaded.statement) as (connection, clause):
                 return self._execute(job, loaded, connection, clause)
@@ -132,24 +139,25 @@ class Execution:
         }
         if job.files:
             at_opening.pop("readonly", None)  # the external tables are made first
-        afterwards = {name: value for name, value in settings.items() if name not in at_opening}
+        unknown = {name: value for name, value in settings.items() if name not in at_opening and name != "readonly"}
         if request.database:
             if "&" in request.database:
                 raise ClickHouseError(81, "UNKNOWN_DATABASE", f"Database {request.database} does not exist.")
             at_opening["database"] = request.database
         connection = self._engine.connect(at_opening)
         try:
-            create_external_tables(connection, job.files, request.external, self.new_spool)
-            if afterwards:
-                connection.execute(set_statement(afterwards))
+            if unknown:
+                connection.execute(set_statement(unknown))
+            if job.files:
+                create_external_tables(connection, job.files, request.external, self.new_spool)
+                if read_only:
+                    connection.execute(set_statement({"readonly": read_only}))
             yield connection, ""
         finally:
             connection.close()
 
     @contextmanager
-    def _session_connection(
-        self, job: Job, session: Session, statement: Statement
-    ) -> Iterator[tuple[EngineConnection, str]]:
+    def _session_connection(self, job: Job, session: Session, statement: Statement) -> Iterator[tuple[EngineConnection, str]]:
         """A session's connection outlives the request: what the request sets is set back, or rides in a clause."""
         request = job.request
         if session.connection is None:
@@ -157,7 +165,8 @@ class Execution:
         connection = session.connection
         settings = dict(request.settings)
         read_only = self._read_only(request)
-        takes_clause = statement.kind in (Kind.SELECT, Kind.INSERT_DATA) and not statement.has_settings
+        # A clause would come too late for the external tables.
+        takes_clause = statement.kind in (Kind.SELECT, Kind.INSERT_DATA) and not statement.has_settings and not job.files
         if read_only:
             # SET readonly could not be taken back in a session.
             settings.pop("readonly", None)
@@ -169,11 +178,11 @@ class Execution:
         if database != session.connection_database:
             connection.execute(f"USE {quote_identifier(database)}".encode())
             session.connection_database = database
-        create_external_tables(connection, job.files, request.external, self.new_spool)
         around = {} if takes_clause else settings
         try:
             if around:
                 connection.execute(set_statement(around))
+            create_external_tables(connection, job.files, request.external, self.new_spool)
             yield connection, settings_clause(settings) if takes_clause and settings else ""
         finally:
             known = [name for name in around if name in self._engine.setting_names]
@@ -209,12 +218,14 @@ class Execution:
         if statement.kind is Kind.INSERT_DATA:
             assert loaded.data is not None
             self._describe(job, None)
-            sql = insert_sql(statement, loaded.data.path, loaded.engine_compression, clause)
+            sql = insert_sql(statement, loaded.data.path, clause)
             _, statistics = connection.execute(sql, parameters=job.request.parameters)
             return self._done(job, None, statistics)
         sql = statement.text
         if statement.kind is Kind.KILL:
-            sql = kill_sql(statement, self._queries)
+            processes, _ = connection.execute(processes_sql(self._queries))
+            killed, _ = connection.execute(kill_sql(statement, self._queries), parameters=job.request.parameters)
+            sql = killed_sql(killed, processes)
         output, statistics = connection.execute(sql, output_format=output_format, parameters=job.request.parameters)
         shown = output_format if statement.kind is not Kind.NO_RESULT or output else None
         self._describe(job, shown)

@@ -16,10 +16,17 @@ from deploy.embedded.clickhouse.errors import QUERY_ALREADY_RUNNING, QUERY_WAS_C
 from deploy.embedded.clickhouse.sql_tokens import quote_string
 
 # What stands in for `system.processes`, so that its rows carry the ids, users and texts of the requests.
-_VIEW: Final = """(SELECT * REPLACE (if(at = 0, query_id, ids[at]) AS query_id, if(at = 0, initial_query_id, ids[at]) AS initial_query_id,
- if(at = 0, user, users[at]) AS user, if(at = 0, query, texts[at]) AS query) FROM (SELECT *, query_id AS engine_query_id,
- {threads} AS threads, {ids} AS ids, {users} AS users, {texts} AS texts,
- arrayFirstIndex(thread -> has(thread_ids, thread), threads) AS at FROM system.processes))"""
+_VIEW: Final = """(
+SELECT * REPLACE (
+    if(at = 0, query_id, ids[at]) AS query_id,
+    if(at = 0, initial_query_id, ids[at]) AS initial_query_id,
+    if(at = 0, user, users[at]) AS user,
+    if(at = 0, query, texts[at]) AS query)
+FROM (
+    SELECT *, query_id AS engine_query_id,
+        {threads} AS threads, {ids} AS ids, {users} AS users, {texts} AS texts,
+        arrayFirstIndex(thread -> has(thread_ids, thread), threads) AS at
+    FROM system.processes))"""
 
 
 @dataclass(slots=True, kw_only=True)

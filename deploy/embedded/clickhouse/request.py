@@ -123,7 +123,9 @@ def _credentials(headers: Mapping[str, str], members: Mapping[str, str]) -> Cred
             user, _, password = base64.b64decode(value, validate=True).decode().partition(":")
         except (binascii.Error, UnicodeDecodeError):
             raise ClickHouseError(
-                AUTHENTICATION_FAILED, "AUTHENTICATION_FAILED", "The Authorization header is not valid Basic authentication"
+                AUTHENTICATION_FAILED,
+                "AUTHENTICATION_FAILED",
+                "The Authorization header is not valid Basic authentication",
             ) from None
         return Credentials(user=user or "default", password=password)
     if authorization:
@@ -156,17 +158,20 @@ def _session(members: Mapping[str, str]) -> SessionRequest | None:
     )
 
 
-def read_request(scope: Mapping[str, Any], form: Iterable[tuple[str, str]] = ()) -> QueryRequest:
+def read_request(scope: Mapping[str, Any], form: Iterable[tuple[str, str]] = (), tables: Iterable[str] = ()) -> QueryRequest:
     """Read a request's URL, headers and form fields.
 
     Args:
         scope: the ASGI scope.
         form: text fields of a multipart body; they count as members of the URL.
+        tables: names of the external tables that came with it.
 
     Raises:
         ClickHouseError: a member that is not valid, or that this server cannot honour (roles).
     """
     headers = read_headers(scope)
+    # Only names of tables that are there: settings end in `_types` and `_format` too.
+    external = {table + suffix for table in tables for suffix in _EXTERNAL_SUFFIXES}
     members: dict[str, str] = {}
     request = QueryRequest(query=b"", credentials=Credentials(user="", password=""))
     for name, value in [*_pairs(scope), *form]:
@@ -176,7 +181,7 @@ def read_request(scope: Mapping[str, Any], form: Iterable[tuple[str, str]] = ())
             request.parameters[name[6:]] = value
         elif name in _RESERVED or name in _HTTP_SETTINGS:
             members[name] = value
-        elif name.endswith(_EXTERNAL_SUFFIXES):
+        elif name in external:
             request.external[name] = value
         else:
             request.settings[name] = value
@@ -202,7 +207,9 @@ def read_request(scope: Mapping[str, Any], form: Iterable[tuple[str, str]] = ())
     if level:
         if not level.isdigit() or not 1 <= int(level) <= 9:
             raise ClickHouseError(
-                BAD_REQUEST_PARAMETER, "BAD_REQUEST_PARAMETER", f"http_zlib_compression_level must be 1 to 9, not {level!r}"
+                BAD_REQUEST_PARAMETER,
+                "BAD_REQUEST_PARAMETER",
+                f"http_zlib_compression_level must be 1 to 9, not {level!r}",
             )
         request.zlib_level = int(level)
     request.native_output_compression = members.get("compress", "").lower() in _TRUE

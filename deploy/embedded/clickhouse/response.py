@@ -226,6 +226,4 @@ class Response:
 
     async def _body(self, content: bytes, *, more: bool) -> None:
         if content or not more:
-            await self._send(
-                {"type": "http.response.body", "body": b"" if self._head_only else content, "more_body": more}
-            )
+            await self._send({"type": "http.response.body", "body": b"" if self._head_only else content, "more_body": more})

@@ -60,7 +60,7 @@ def serve(options: ClickHouseOptions, on_ready: Callable[[str, int], None] | Non
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
     try:
-        import uvloop  # noqa: PLC0415  (an accelerator; the server also runs without it)
+        import uvloop
     except ImportError:
         return None
     return uvloop.new_event_loop
@@ -107,9 +107,8 @@ async def _serve(
     def kill(thread_id: int) -> None:
         connection = engine.connect()
         try:
-            connection.execute(
-                f"KILL QUERY WHERE query_id IN (SELECT query_id FROM system.processes WHERE has(thread_ids, {thread_id}))".encode()
-            )
+            running = f"SELECT query_id FROM system.processes WHERE has(thread_ids, {thread_id})"
+            connection.execute(f"KILL QUERY WHERE query_id IN ({running})".encode())
         finally:
             connection.close()
 
@@ -148,9 +147,7 @@ async def _serve(
     )
     config.load()
     # uvicorn's protocol without its Server: that one wakes ten times a second, and ends by killing its own process.
-    server = await loop.create_server(
-        lambda: HttpToolsProtocol(config=config, server_state=state, app_state={}), sock=listener
-    )
+    server = await loop.create_server(lambda: HttpToolsProtocol(config=config, server_state=state, app_state={}), sock=listener)
     host, port = listener.getsockname()[:2]
     log.info("clickhouse_ready", host=host, port=port, version=engine.version)
     if on_ready is not None:

@@ -42,7 +42,7 @@ class Sessions:
         close: closes a connection, away from the event loop.
     """
 
-    def __init__(self, close: Callable[[EngineConnection], None]) -> None:
+    def __init__(self, close: Callable[[EngineConnection], object]) -> None:
         self._close = close
         self._sessions: dict[tuple[str, str], Session] = {}
 

@@ -15,10 +15,10 @@ Kind = Literal["word", "string", "quoted", "number", "semicolon", "open", "close
 _TOKEN: Final = re.compile(
     rb"""
       (?P<space>   [\s\x00\x0b]+ | --[^\n]* | \#[!\ ][^\n]* | /\*.*?(?:\*/|\Z) )
-    | (?P<string>  '(?:[^'\\]|\\.|'')*(?:'|\Z) | (?P<tag>\$\w*\$).*?(?:(?P=tag)|\Z) )
+    | (?P<string>  '(?:[^'\\]|\\.|'')*(?:'|\Z) | (?P<tag>\$\w*\$).*?(?P=tag) )
     | (?P<quoted>  "(?:[^"\\]|\\.|"")*(?:"|\Z) | `(?:[^`\\]|\\.|``)*(?:`|\Z) )
     | (?P<number>  \d[\w.]* )
-    | (?P<word>    [A-Za-z_\x80-\xff][\w\x80-\xff$]* )
+    | (?P<word>    [A-Za-z_$\x80-\xff][\w\x80-\xff$]* )
     | (?P<semicolon> ; )
     | (?P<open>    [(\[{] )
     | (?P<close>   [)\]}] )
@@ -46,7 +46,8 @@ class Token:
 def tokens(sql: bytes) -> Iterator[Token]:
     """Yield the tokens of `sql` in order, without white space and comments.
 
-    A bracket carries the depth outside of it. An unfinished string or comment reaches to the end of the text.
+    A bracket carries the depth outside of it. An unfinished string or comment reaches to the end of the text;
+    `$tag$` opens a heredoc only where a second one closes it, and is a word otherwise, as in ClickHouse.
     """
     depth = 0
     for match in _TOKEN.finditer(sql):
