@@ -63,7 +63,7 @@ def detail(row: Sequence[Any]) -> dict[str, Any]:
         "timings": {"start_time": start_ms, "end_time": start_ms + duration_ms},
         "context": _present(values, "session_id", "trace_id", "request_id"),
         "source": _present(values, "host", "framework", "language"),
-        "data": orjson.Fragment(values["data"]) if values["data"] else _EMPTY,
+        "data": orjson.Fragment(values["data"]) if values["data"][:1] == "{" else _EMPTY,
     }
 
 
@@ -88,22 +88,22 @@ def _item(values: dict[str, Any]) -> dict[str, Any]:
 def _metadata(values: dict[str, Any]) -> dict[str, Any]:
     """Return the producer's members, the flat spellings, and the nested ones `tool.slug` and `toolkit.slug`."""
     stored = values["metadata"]
-    members: dict[str, Any] = {}
-    if stored and stored != "{}":
-        members = {name: orjson.Fragment(bytes(raw)) for name, raw in _members(stored).items()}
-    nested = {name: _nested(stored, members, name, values[f"{name}_slug"]) for name in ("tool", "toolkit")}
-    return members | _present(values, *_FLAT) | {"log_id": values["id"]} | nested
+    members = _members(stored) if stored[:1] == "{" else {}
+    nested = {name: _nested(members.get(name), values[f"{name}_slug"]) for name in ("tool", "toolkit")}
+    return _spliced(members) | _present(values, *_FLAT) | {"log_id": values["id"]} | nested
 
 
-def _nested(stored: str, members: dict[str, Any], name: str, slug: str) -> Any:
+def _nested(given: msgspec.Raw | None, slug: str) -> Any:
     """Return `{"slug": ...}` with what a producer's own object of that name holds; its member of another kind stays."""
-    if name not in members:
+    if given is None:
         return {"slug": slug}
-    try:
-        inner = _members(_members(stored)[name])
-    except msgspec.ValidationError:
-        return members[name]
-    return {key: orjson.Fragment(bytes(raw)) for key, raw in inner.items()} | {"slug": slug}
+    if bytes(given)[:1] != b"{":
+        return orjson.Fragment(bytes(given))
+    return _spliced(_members(given)) | {"slug": slug}
+
+
+def _spliced(members: dict[str, msgspec.Raw]) -> dict[str, Any]:
+    return {name: orjson.Fragment(bytes(raw)) for name, raw in members.items()}
 
 
 def _parent(values: dict[str, Any]) -> dict[str, str] | None:

@@ -1,8 +1,8 @@
 """Which rows answer a range exactly: whole windows where they fit, raw rows at the ragged edges. Pure.
 
-    from                                                              to
-     |--raw--|---- minutes ----|------ hours ------|--- minutes ---|-raw-|
-             ^ whole windows only, the coarsest first, of the smallest family that knows the columns asked for
+from                                                              to
+ |--raw--|---- minutes ----|------ hours ------|--- minutes ---|-raw-|
+         ^ whole windows only, the coarsest first, of the smallest family that knows the columns asked for
 """
 
 from collections.abc import Sequence

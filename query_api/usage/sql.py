@@ -288,5 +288,3 @@ def _start(runs: Sequence[Run]) -> str:
     ]
     choices = "".join(f"t >= {run.first_ms:d}, {term}, " for run, term in list(zip(runs, terms, strict=True))[:0:-1])
     return f"toInt64(multiIf({choices}{terms[0]}))" if choices else f"toInt64({terms[0]})"
-
-

@@ -1,0 +1,85 @@
+"""Who asks: from credential headers to a tenant, the only thing statements can be made with."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from ingest.contract.access import KEY_PREFIX_ORG, Access, Key
+from ingest.contract.errors import QueryError, StoreUnavailable
+from ingest.contract.http_errors import ORG_KEY_HEADER, PROJECT_KEY_HEADER, credentials, mask_key, slug_of
+from query_api.tenant import Tenant
+
+_USER_KEY_PREFIX = "uak_"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Caller:
+    """A key that is in force and may read.
+
+    Args:
+        projects: of a project key its own, of an organisation's all that belong to it, in order; may be none then.
+    """
+
+    key_hash: str
+    projects: tuple[str, ...]
+
+    def tenant(self, only: Sequence[str] = ()) -> Tenant | None:
+        """Return the tenant of this key, or of some of its projects; None where the organisation has no project.
+
+        Raises:
+            QueryError: 404 for a project that is not the caller's, whether it exists or not.
+        """
+        for project in only:
+            if project not in self.projects:
+                raise QueryError(404, slug_of(404), "Project not found")
+        projects = tuple(sorted(set(only))) or self.projects
+        return Tenant(projects=projects, key_hash=self.key_hash) if projects else None
+
+
+def project_caller(headers: Iterable[tuple[bytes, bytes]], access: Access, *, caught_up: bool) -> Caller:
+    """Return the caller of a route that takes a project key.
+
+    Raises:
+        QueryError: 401 without exactly one key that is in force, 403 for one that may not read here.
+        StoreUnavailable: keys are not known yet.
+    """
+    name, key = _identify(headers, access, caught_up=caught_up)
+    if name != PROJECT_KEY_HEADER or not key.project_id:
+        raise QueryError(403, slug_of(403), f"This route takes a project's key in {PROJECT_KEY_HEADER}")
+    return Caller(key_hash=key.key_hash, projects=(key.project_id,))
+
+
+def org_caller(headers: Iterable[tuple[bytes, bytes]], access: Access, *, caught_up: bool) -> Caller:
+    """Return the caller of a route that takes an organisation's key. Raises as `project_caller`."""
+    name, key = _identify(headers, access, caught_up=caught_up)
+    if name != ORG_KEY_HEADER or key.project_id or not key.org_id:
+        raise QueryError(403, slug_of(403), f"This route takes an organization's key in {ORG_KEY_HEADER}")
+    return Caller(key_hash=key.key_hash, projects=tuple(sorted(access.projects_of(key.org_id))))
+
+
+def _identify(headers: Iterable[tuple[bytes, bytes]], access: Access, *, caught_up: bool) -> tuple[str, Key]:
+    found = credentials(headers)
+    if not found:
+        raise _unauthorized(f"No API key: send it in the header {PROJECT_KEY_HEADER}")
+    if len(found) > 1:
+        names = " and ".join(dict.fromkeys(name for name, _ in found))
+        raise _unauthorized(f"Exactly one credential is taken, got {len(found)} ({names})")
+    name, value = found[0]
+    if name == PROJECT_KEY_HEADER and value.startswith(_USER_KEY_PREFIX):
+        raise _unauthorized(f"{mask_key(value)} is a user API key; {PROJECT_KEY_HEADER} takes a project's key (ak_...)")
+    if name not in (PROJECT_KEY_HEADER, ORG_KEY_HEADER):
+        raise _unauthorized(f"The header {name} is not taken here: send a project's key in {PROJECT_KEY_HEADER}")
+    if name == PROJECT_KEY_HEADER and value.startswith(KEY_PREFIX_ORG):
+        raise _unauthorized(f"{mask_key(value)} is an organization API key: send it in {ORG_KEY_HEADER}")
+    key = access.find(value)
+    if key is None:
+        if not caught_up:
+            # A key may be perfectly good and only not read yet: 401 would make a client give up.
+            raise StoreUnavailable("API keys are still being read; try again shortly")
+        raise _unauthorized(f"Invalid API key: {mask_key(value)}")
+    if key.scope == "ingest":
+        raise QueryError(403, slug_of(403), "This API key may only send events, not read")
+    return name, key
+
+
+def _unauthorized(message: str) -> QueryError:
+    return QueryError(401, slug_of(401), message)

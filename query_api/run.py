@@ -1,0 +1,124 @@
+"""Composition root of the query service: settings, adapters, application, run."""
+
+import asyncio
+import contextlib
+import logging
+import signal
+import socket
+import sys
+from collections.abc import Iterator
+
+import uvicorn
+import uvloop
+from setproctitle import setproctitle
+
+from ingest.contract import logs
+from ingest.contract.control import ControlFollower
+from ingest.contract.errors import ConfigurationError
+from query_api.http.app import application
+from query_api.http.edge import Services
+from query_api.progress import Freshness
+from query_api.settings import QuerySettings
+from query_api.store import Reader
+
+log = logs.logger(__name__)
+
+_BACKLOG = 1024
+_KEEP_ALIVE_S = 90
+
+
+def main(settings: QuerySettings) -> int:
+    """Serve until SIGTERM or SIGINT; requests in flight are answered first.
+
+    Returns:
+        0 after a stop that was asked for, 2 where settings or the machine do not allow a start.
+    """
+    setproctitle("toolledger query")
+    logs.configure(service="query", level=settings.log_level, json=settings.log_json)
+    # The follower says once that Kafka is away; these would say it with every attempt.
+    logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
+    logging.getLogger("uvicorn.error").setLevel(logging.WARNING)
+    try:
+        with asyncio.Runner(loop_factory=uvloop.Loop) as runner:
+            runner.run(serve(settings))
+    except ConfigurationError as error:
+        print(f"toolledger query: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+async def serve(settings: QuerySettings) -> None:
+    """Run the service in the present loop until a signal asks it to stop.
+
+    Raises:
+        ConfigurationError: the address cannot be listened on.
+    """
+    listening = _listen(settings.query_host, settings.query_port)
+    control = ControlFollower(settings.kafka)
+    reader = Reader(settings)
+    freshness = Freshness(reader, cache_s=settings.freshness_cache_s)
+    services = Services(settings=settings, control=control, reader=reader, freshness=freshness)
+    server = _Server(
+        uvicorn.Config(
+            application(services),
+            http="httptools",
+            ws="none",
+            lifespan="off",
+            log_config=None,
+            access_log=False,
+            proxy_headers=False,
+            server_header=False,
+            backlog=_BACKLOG,
+            # Longer than the forwarding side keeps a connection, so that it never sends into one that is being closed.
+            timeout_keep_alive=_KEEP_ALIVE_S,
+            timeout_graceful_shutdown=settings.query_stop_timeout_s,
+        )
+    )
+
+    def stop() -> None:
+        # A second signal does not wait for requests in flight.
+        server.force_exit = server.should_exit
+        server.should_exit = True
+
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop)
+    control.start()
+    host, port = listening.getsockname()[:2]
+    log.info("query_listening", url=f"http://{host}:{port}", kafka=settings.kafka)
+    try:
+        await server.serve(sockets=[listening])
+    finally:
+        await control.stop()
+        await reader.close()
+        log.info("query_stopped")
+
+
+class _Server(uvicorn.Server):
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Leave signals to `serve`: uvicorn would raise them again after its stop, and a clean stop would end as a kill."""
+        yield
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listening = socket.socket(family, socket.SOCK_STREAM)
+    listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listening.bind((host, port))
+        listening.listen(_BACKLOG)
+    except OSError as error:
+        listening.close()
+        reason = error.strerror or str(error)
+        raise ConfigurationError(
+            f"cannot listen on {host}:{port} ({reason}); set TOOLLEDGER_QUERY_PORT to a free port"
+        ) from None
+    listening.setblocking(False)
+    return listening
+
+
+if __name__ == "__main__":
+    from ingest.contract.settings import load
+
+    sys.exit(main(load(QuerySettings)))

@@ -1,0 +1,114 @@
+"""The query service on a real socket within the test's loop, with keys given to it instead of read from Kafka."""
+
+import asyncio
+import contextlib
+import socket
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import aiohttp
+import uvicorn
+
+from ingest.contract.access import Key, hash_key, key_record
+from ingest.contract.control import ControlFollower
+from query_api.http.app import application
+from query_api.http.edge import Services
+from query_api.progress import Freshness
+from query_api.settings import QuerySettings
+from query_api.store import Reader
+
+KEY_A = "ak_test_key_of_project_a"
+KEY_A2 = "ak_test_second_key_of_a"
+KEY_B = "ak_test_key_of_project_b"
+KEY_READ = "ak_test_read_key_of_a"
+KEY_INGEST = "ak_test_ingest_key_of_a"
+KEY_REVOKED = "ak_test_revoked_key_of_a"
+KEY_ORG = "oak_test_key_of_organization"
+KEY_ORG_EMPTY = "oak_test_key_without_project"
+KEYS: Mapping[str, Mapping[str, Any]] = {
+    KEY_A: {"project_id": "proj_a", "org_id": "org_1"},
+    KEY_A2: {"project_id": "proj_a", "org_id": "org_1"},
+    KEY_B: {"project_id": "proj_b", "org_id": "org_1"},
+    KEY_READ: {"project_id": "proj_a", "scope": "read"},
+    KEY_INGEST: {"project_id": "proj_a", "scope": "ingest"},
+    KEY_REVOKED: {"project_id": "proj_a", "revoked_at_ms": 1},
+    KEY_ORG: {"project_id": "", "org_id": "org_1"},
+    KEY_ORG_EMPTY: {"project_id": "", "org_id": "org_2"},
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reply:
+    """One answer."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: Any
+    raw: bytes
+
+
+class QueryService:
+    """A client of one running service; `services` are the real ones behind it."""
+
+    def __init__(self, url: str, services: Services, session: aiohttp.ClientSession) -> None:
+        self.url = url
+        self.services = services
+        self._session = session
+
+    async def post(self, path: str, body: Any = None, *, key: str | None = KEY_A, **more: Any) -> Reply:
+        """Send JSON, or bytes as they are."""
+        sent = {"data": body} if isinstance(body, bytes) else {"json": body}
+        return await self.request("POST", path, key=key, **sent, **more)
+
+    async def get(self, path: str, parameters: Any = None, *, key: str | None = KEY_A, **more: Any) -> Reply:
+        """Ask a GET route."""
+        return await self.request("GET", path, key=key, params=parameters, **more)
+
+    async def request(self, method: str, path: str, *, key: str | None, headers: Any = None, **more: Any) -> Reply:
+        """Send a request; the key goes where a key of its kind belongs."""
+        sent = dict(headers or {})
+        if key is not None:
+            sent["x-org-api-key" if key.startswith("oak_") else "x-api-key"] = key
+        async with self._session.request(method, self.url + path, headers=sent, **more) as response:
+            raw = await response.read()
+            is_json = response.headers.get("content-type", "").startswith("application/json")
+            body = await response.json() if is_json and raw else None
+            return Reply(status=response.status, headers=response.headers, body=body, raw=raw)
+
+    async def logs(self, body: Any = None, *, key: str = KEY_A) -> Reply:
+        """Search logs."""
+        return await self.post("/api/v3.1/logs/tool_execution", body or {}, key=key)
+
+
+@contextlib.asynccontextmanager
+async def query_service(clickhouse: str, **settings: Any) -> AsyncIterator[QueryService]:
+    """Run the service until the block ends."""
+    # Progress is asked for anew with every request, unless a test is about the cache.
+    chosen = QuerySettings(clickhouse=clickhouse, **{"freshness_cache_s": 0, **settings})  # type: ignore[arg-type]
+    # Not started: no Kafka is needed to know the keys of a test.
+    control = ControlFollower(chosen.kafka)
+    for key, fields in KEYS.items():
+        control.access.apply(*key_record(Key(id="id_" + key, key_hash=hash_key(key), **fields)))
+    control.caught_up.set()
+    reader = Reader(chosen)
+    services = Services(
+        settings=chosen, control=control, reader=reader, freshness=Freshness(reader, cache_s=chosen.freshness_cache_s)
+    )
+    listening = socket.socket()
+    listening.bind(("127.0.0.1", 0))
+    server = _Server(uvicorn.Config(application(services), lifespan="off", log_config=None, access_log=False, ws="none"))
+    serving = asyncio.create_task(server.serve(sockets=[listening]))
+    try:
+        async with aiohttp.ClientSession() as session:
+            yield QueryService(f"http://127.0.0.1:{listening.getsockname()[1]}", services, session)
+    finally:
+        server.should_exit = True
+        await serving
+        await reader.close()
+
+
+class _Server(uvicorn.Server):
+    @contextlib.contextmanager
+    def capture_signals(self) -> Any:
+        yield
