@@ -10,10 +10,17 @@ from typing import Any, Final, Literal
 
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
-from aiokafka.errors import KafkaConnectionError, KafkaError, TopicAlreadyExistsError, for_code
+from aiokafka.errors import (
+    GroupCoordinatorNotAvailableError,
+    KafkaConnectionError,
+    KafkaError,
+    NotCoordinatorForGroupError,
+    TopicAlreadyExistsError,
+    for_code,
+)
 
 from ingest.contract.errors import BrokerUnavailable
-from ingest.contract.topics import Topic
+from ingest.contract.topics import CONSUMER_GROUP, Topic
 
 # Without these an event's time of acceptance, a pack, or the memory of keys would be lost; all else is the operator's choice.
 _ENFORCED: Final = frozenset({"message.timestamp.type", "max.message.bytes", "cleanup.policy"})
@@ -110,6 +117,7 @@ async def _within_deadline(kafka: str, wanted: Sequence[Topic], *, dry_run: bool
             if not dry_run:
                 await _create(client, [change.topic for change in changes if change.kind == "create"])
                 await _mend(client, [change for change in changes if change.kind == "mend"])
+                await _ready_groups(client)
             return changes
         finally:
             await client.close()
@@ -155,6 +163,17 @@ async def _led(client: AIOKafkaAdminClient, names: set[str]) -> bool:
         if topic["partitions"] and all(partition["leader"] >= 0 for partition in topic["partitions"])
     }
     return names <= led
+
+
+async def _ready_groups(client: AIOKafkaAdminClient) -> None:
+    """Wait until consumer groups have a coordinator: a new broker makes its topic of offsets at the first question for one."""
+    while True:
+        try:
+            await client.find_coordinator(CONSUMER_GROUP)
+        except (GroupCoordinatorNotAvailableError, NotCoordinatorForGroupError):
+            await asyncio.sleep(_POLL_S)
+        else:
+            return
 
 
 async def _mend(client: AIOKafkaAdminClient, changes: Sequence[Change]) -> None:
