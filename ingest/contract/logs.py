@@ -16,8 +16,14 @@ def configure(*, service: str, level: str = "info", json: bool | None = None) ->
         json: JSON lines if true, for people if false; by default JSON unless standard error is a terminal.
     """
     as_json = not sys.stderr.isatty() if json is None else json
+
+    def named(_: Any, __: str, line: dict[str, Any]) -> dict[str, Any]:
+        # Not a context variable: lines also come from threads that never heard of the context.
+        return {"service": service, **line}
+
     shared: list[Any] = [
         structlog.contextvars.merge_contextvars,
+        named,
         structlog.stdlib.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
         structlog.processors.StackInfoRenderer(),
@@ -45,7 +51,6 @@ def configure(*, service: str, level: str = "info", json: bool | None = None) ->
     # Chatty at info, and silent about nothing we need: their warnings still pass.
     for name in ("aiokafka", "faust", "mode", "urllib3", "clickhouse_connect", "uvicorn.access", "asyncio"):
         logging.getLogger(name).setLevel(max(threshold, logging.WARNING))
-    structlog.contextvars.bind_contextvars(service=service)
 
 
 def logger(name: str) -> Any:

@@ -22,6 +22,7 @@ class InFlight:
         self.bytes_held = 0
         self.bytes_max = bytes_max
         self._retry_after_s = retry_after_s
+        INGEST_IN_FLIGHT.set_function(lambda: self.bytes_held)
 
     def share(self) -> "Share":
         """Return an empty share for one request, given back when its `with` block ends."""
@@ -36,11 +37,9 @@ class InFlight:
                 retry_after_s=self._retry_after_s,
             )
         self.bytes_held += size
-        INGEST_IN_FLIGHT.set(self.bytes_held)
 
     def _give_back(self, size: int) -> None:
         self.bytes_held -= size
-        INGEST_IN_FLIGHT.set(self.bytes_held)
 
 
 class Share:

@@ -78,7 +78,7 @@ def _protocol(head_timeout_s: float) -> type[HttpToolsProtocol]:
         _head_timer: asyncio.TimerHandle | None = None
 
         def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-            super().connection_made(transport)
+            super().connection_made(_Corked(transport, self.loop))
             self._head_timer = self.loop.call_later(head_timeout_s, self._cut)
 
         def on_message_begin(self) -> None:
@@ -115,6 +115,40 @@ def _protocol(head_timeout_s: float) -> type[HttpToolsProtocol]:
                 self.transport.close()
 
     return Protocol
+
+
+class _Corked(asyncio.Transport):
+    """Joins what is written in one turn of the loop: an answer's head and body leave in one packet, with one system call."""
+
+    def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
+        self._transport = transport
+        self._loop = loop
+        self._held: list[bytes] = []
+        for name in ("is_closing", "pause_reading", "resume_reading", "get_extra_info", "set_protocol", "get_protocol"):
+            setattr(self, name, getattr(transport, name))
+
+    def write(self, data: Any) -> None:
+        if self._held:
+            self._held.append(data)
+            self._flush()
+        elif data:
+            self._held.append(data)
+            self._loop.call_soon(self._flush)
+
+    def close(self) -> None:
+        self._flush()
+        self._transport.close()
+
+    def abort(self) -> None:
+        self._held.clear()
+        self._transport.abort()
+
+    def _flush(self) -> None:
+        if self._held:
+            data = self._held[0] if len(self._held) == 1 else b"".join(self._held)
+            self._held.clear()
+            if not self._transport.is_closing():
+                self._transport.write(data)
 
 
 def address_of(listening: socket.socket) -> str:
