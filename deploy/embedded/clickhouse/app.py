@@ -9,17 +9,21 @@ from concurrent.futures import ThreadPoolExecutor
 from email.utils import formatdate
 from typing import Any
 
+import structlog
+
 from deploy.embedded.clickhouse.access import authenticate
 from deploy.embedded.clickhouse.body import Spool
 from deploy.embedded.clickhouse.channel import ResultChannel
 from deploy.embedded.clickhouse.engine import Engine
-from deploy.embedded.clickhouse.errors import ClickHouseError
+from deploy.embedded.clickhouse.errors import NOT_ENOUGH_SPACE, ClickHouseError
 from deploy.embedded.clickhouse.execution import Execution, Job
 from deploy.embedded.clickhouse.external import Form, parse_form
 from deploy.embedded.clickhouse.processes import RunningQueries, RunningQuery
 from deploy.embedded.clickhouse.request import QueryRequest, read_request
 from deploy.embedded.clickhouse.response import Response, Send
 from deploy.embedded.clickhouse.sessions import Session, Sessions
+
+log = structlog.get_logger("toolledger.clickhouse")
 
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 
@@ -106,6 +110,11 @@ class Application:
             await response.fail(error)
         except ClientDisconnected:
             return
+        except OSError as error:
+            # A body or a buffered result found no room, in memory or on disk.
+            log.warning("spool_failed", reason=str(error))
+            if response is not None and not response.started:
+                await response.fail(ClickHouseError(NOT_ENOUGH_SPACE, "NOT_ENOUGH_SPACE", f"Cannot hold the request: {error}"))
         finally:
             body.close()
 

@@ -36,6 +36,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             users=_users(arguments.users),
             memory_bytes=arguments.memory_mb * MEBIBYTE,
             threads=arguments.threads,
+            stop_grace_seconds=arguments.stop_grace_seconds,
         )
         serve(options, on_ready=_say_ready)
     except CannotStart as error:
@@ -56,6 +57,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--users", type=Path, help="JSON file of names and passwords (default: user default, no password)")
     parser.add_argument("--memory-mb", type=int, default=0, help="cap for all queries; 0: a quarter of the machine")
     parser.add_argument("--threads", type=int, default=0, help="threads one query may use; 0: the number of cores")
+    parser.add_argument(
+        "--stop-grace-seconds", type=float, default=10.0, help="how long queries may go on at a stop (default: %(default)s)"
+    )
     parser.add_argument("--log-level", default="info", choices=("debug", "info", "warning", "error"))
     return parser
 

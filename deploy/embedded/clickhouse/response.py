@@ -117,7 +117,7 @@ class Response:
         }
         if cors:
             self._headers["Access-Control-Allow-Origin"] = "*"
-        self._started = False
+        self.started = False
 
     async def stream(self, channel: ResultChannel) -> None:
         """Send a result as it comes; the head waits for `HOLD_BYTES`, `HOLD_SECONDS` or the end."""
@@ -137,7 +137,7 @@ class Response:
                 if held and deadline is None:
                     deadline = loop.time() + HOLD_SECONDS
                     timer = loop.call_later(HOLD_SECONDS, channel.wake)
-                if self._started or held_bytes >= HOLD_BYTES or (deadline is not None and loop.time() >= deadline):
+                if self.started or held_bytes >= HOLD_BYTES or (deadline is not None and loop.time() >= deadline):
                     await self._start(channel, None)
                     await self._body(b"".join(held), more=True)
                     held = []
@@ -180,11 +180,11 @@ class Response:
 
     async def _finish(self, channel: ResultChannel, outcome: Outcome, rest: bytes) -> None:
         if outcome.error is None:
-            if not self._started:
+            if not self.started:
                 self._headers["Content-Length"] = str(len(rest))
             await self._start(channel, outcome)
             await self._body(rest, more=False)
-        elif not self._started:
+        elif not self.started:
             await self.fail(outcome.error)
         else:
             block = self._exception_block(outcome.error)
@@ -202,7 +202,7 @@ class Response:
         return b"\r\n__exception__\r\n%b\r\n%b%d %b\r\n__exception__\r\n" % (tag, message, len(message), tag)
 
     async def _start(self, channel: ResultChannel, outcome: Outcome | None) -> None:
-        if self._started:
+        if self.started:
             return
         if channel.output_format is not None:
             self._headers["X-ClickHouse-Format"] = channel.output_format
@@ -215,7 +215,7 @@ class Response:
         await self._head(200)
 
     async def _head(self, status: int) -> None:
-        self._started = True
+        self.started = True
         await self._send(
             {
                 "type": "http.response.start",
