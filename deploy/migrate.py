@@ -142,7 +142,7 @@ def _recorded(client: Client, database: str) -> list[tuple[int, str]]:
     names = {"database": database, "table": TABLE}
     if not _exists(client, "SELECT 1 FROM system.tables WHERE database = {database:String} AND name = {table:String}", names):
         return []
-    rows = client.query(f"SELECT version, checksum FROM {TABLE}").result_rows  # noqa: S608 - a constant
+    rows = client.query(f"SELECT version, checksum FROM {TABLE}").result_rows
     return [(int(version), str(checksum)) for version, checksum in rows]
 
 

@@ -176,7 +176,8 @@ class _Stack:
 
         async def settle(process: PartProcess) -> None:
             await process.wait_ready()
-            self._say(f"{process.part.name} ready at {process.part.address} (pid {process.pid})")
+            where = "" if process.part.kind == "demo" else f" at {process.part.address}"
+            self._say(f"{process.part.name} ready{where} (pid {process.pid})")
 
         try:
             async with asyncio.TaskGroup() as tasks:
@@ -215,13 +216,12 @@ class _Stack:
                 await process.wait()
 
     async def _start_demo(self, stack: stack_file.Stack, environment: dict[str, str]) -> None:
+        environment = {**environment, "TOOLLEDGER_URL": stack.url}
         await self._once("demo", (sys.executable, "-m", "deploy.demo", str(self._data)), environment)
-        url = stack.url
+        # The demo's own key, whatever key the person who started us has in the environment.
+        environment["TOOLLEDGER_API_KEY"] = stack_file.demo_key(self._data) or ""
         arguments = ("simulate", "--data", str(self._data))
-        part = Part(
-            name="demo", arguments=arguments, environment={**environment, "TOOLLEDGER_URL": url}, port=self._port, stop_s=5
-        )
-        await self._start([part])
+        await self._start([Part(name="demo", arguments=arguments, environment=environment, port=self._port, stop_s=5)])
 
     async def _bring_down(self) -> None:
         if self._running:

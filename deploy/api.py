@@ -1,0 +1,137 @@
+"""A small blocking client of our own HTTP API, for the commands: one kept connection, errors as one line."""
+
+import http.client
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+from urllib.parse import urlencode, urlsplit
+
+from ingest.contract.errors import ConfigurationError, LedgerError, QueryError
+
+_TIMEOUT_S: Final = 60.0
+_LINE_BYTES_MAX: Final = 8 * 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """Status, headers and body of one answer."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+    def json(self) -> Any:
+        """Return the body as JSON.
+
+        Raises:
+            LedgerError: it is not JSON: something else listens at that address.
+        """
+        try:
+            return json.loads(self.body)
+        except ValueError:
+            raise LedgerError(f"the answer (HTTP {self.status}) is not JSON: is it toolledger that listens there?") from None
+
+
+class Api:
+    """Talks to one address with one key."""
+
+    def __init__(self, url: str, key: str, *, timeout_s: float = _TIMEOUT_S) -> None:
+        """Prepare; nothing is sent yet.
+
+        Raises:
+            ConfigurationError: the address is none.
+        """
+        parts = urlsplit(url)
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise ConfigurationError(f"{url!r} is no address: put http(s)://host:port into TOOLLEDGER_URL")
+        self.url = url.rstrip("/")
+        self._prefix = parts.path.rstrip("/")
+        self._headers = {"x-api-key": key, "user-agent": "toolledger-cli"}
+        kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
+        self._connection = kind(parts.hostname, parts.port, timeout=timeout_s)
+
+    def send(self, method: str, path: str, body: bytes | None = None, headers: Mapping[str, str] | None = None) -> Answer:
+        """Send one request and return the answer, whatever its status.
+
+        Raises:
+            ConfigurationError: nothing answers at the address.
+        """
+        try:
+            answer = self._request(method, path, body, headers)
+            content = answer.read()
+        except (OSError, http.client.HTTPException) as error:
+            self._connection.close()
+            raise ConfigurationError(
+                f"no answer from {self.url} ({error or type(error).__name__}): start it with `toolledger up`, "
+                "or name its address in TOOLLEDGER_URL"
+            ) from None
+        return Answer(status=answer.status, headers=dict(answer.headers.items()), body=content)
+
+    def get(self, path: str, parameters: Mapping[str, object] | None = None) -> Any:
+        """Ask with GET and return the JSON of a 200.
+
+        Raises:
+            LedgerError: any other status, with what the server says about it.
+        """
+        return self._expect(self.send("GET", path + query(parameters)))
+
+    def post(self, path: str, body: object) -> Any:
+        """Ask with POST and return the JSON of a 200, as `get`."""
+        return self._expect(self.send("POST", path, json.dumps(body).encode(), {"content-type": "application/json"}))
+
+    def stream(self, path: str, parameters: Mapping[str, object], headers: Mapping[str, str] | None = None) -> Iterator[bytes]:
+        """Yield the lines of an answer as they come, until the server ends it or the connection breaks.
+
+        Raises:
+            LedgerError: a status other than 200.
+        """
+        try:
+            answer = self._request("GET", path + query(parameters), None, headers)
+            if answer.status != 200:
+                self._expect(Answer(status=answer.status, headers=dict(answer.headers.items()), body=answer.read()))
+            while line := answer.readline(_LINE_BYTES_MAX):
+                yield line
+        except (OSError, http.client.HTTPException):
+            return
+        finally:
+            self._connection.close()
+
+    def _request(
+        self, method: str, path: str, body: bytes | None, headers: Mapping[str, str] | None
+    ) -> http.client.HTTPResponse:
+        every = {**self._headers, **(headers or {})}
+        kept = self._connection.sock is not None
+        try:
+            self._connection.request(method, self._prefix + path, body, every)
+            return self._connection.getresponse()
+        except (http.client.RemoteDisconnected, BrokenPipeError, ConnectionResetError):
+            # A kept connection may have been closed meanwhile; a new one that is closed at once is a fault.
+            self._connection.close()
+            if not kept:
+                raise
+            self._connection.request(method, self._prefix + path, body, every)
+            return self._connection.getresponse()
+
+    def _expect(self, answer: Answer) -> Any:
+        if answer.status == 200:
+            return answer.json()
+        raise fault(answer)
+
+
+def query(parameters: Mapping[str, object] | None) -> str:
+    """Return `?name=value&...` of what is not None; a list repeats its name."""
+    given = {name: value for name, value in (parameters or {}).items() if value is not None}
+    return "?" + urlencode(given, doseq=True) if given else ""
+
+
+def fault(answer: Answer) -> LedgerError:
+    """Turn an answer of another status into an error with the server's own words and what to do."""
+    try:
+        error = json.loads(answer.body)["error"]
+        message, slug, fix = str(error["message"]), str(error.get("slug", "")), error.get("suggested_fix")
+    except (ValueError, KeyError, TypeError):
+        message, slug, fix = f"HTTP {answer.status} without a reason", "", None
+    if answer.status == 401 and not fix:
+        fix = "put a key that is in force into TOOLLEDGER_API_KEY"
+    return QueryError(answer.status, slug, f"{message.rstrip('.')}{f': {fix}' if fix else ''}")
