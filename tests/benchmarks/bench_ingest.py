@@ -7,6 +7,7 @@ and latencies stand beside it.
 
 import argparse
 import asyncio
+import gzip
 import json
 import os
 import platform
@@ -22,6 +23,7 @@ from typing import Final
 
 import httptools
 import psutil
+import zstandard
 
 from deploy.topics import apply
 from ingest.contract.topics import topics
@@ -83,7 +85,10 @@ def events(count: int, seed: int, *, ids: bool) -> list[bytes]:
     """Return events of about 800 bytes, with ids that are new for every seed."""
     made = []
     for index in range(count):
-        event = {
+        named = {"id": f"log_{seed:06d}{index:06d}", "timestamp": time.time_ns() // 1_000_000} if ids else {}
+        response: dict[str, str] = {"body": ""}
+        event: dict[str, object] = {
+            **named,
             "tool_slug": "GMAIL_SEND_EMAIL",
             "toolkit_slug": "gmail",
             "user_id": f"user_{index % 97}",
@@ -92,12 +97,10 @@ def events(count: int, seed: int, *, ids: bool) -> list[bytes]:
             "duration_ms": 100 + index % 900,
             "context": {"trace_id": f"{index:032x}", "request_id": f"req_{index:012d}"},
             "source": {"framework": "openai", "language": "python", "host": "sdk"},
+            "data": {"request": {"payload": {"to": f"person{index}@example.com"}}, "response": response},
         }
-        if ids:
-            event = {"id": f"log_{seed:06d}{index:06d}", "timestamp": time.time_ns() // 1_000_000, **event}
-        event["data"] = {"request": {"payload": {"to": f"person{index}@example.com"}}, "response": {"body": ""}}
         words = " ".join(f"word{(index * 7 + place) % 1000}" for place in range(60))
-        event["data"]["response"]["body"] = words[: _EVENT_BYTES - len(json.dumps(event))]
+        response["body"] = words[: _EVENT_BYTES - len(json.dumps(event, separators=(",", ":")))]
         made.append(json.dumps(event, separators=(",", ":")).encode())
     return made
 
@@ -107,12 +110,8 @@ def request(key: str, load: Load, seed: int) -> bytes:
     made = events(load.events, seed, ids=load.ids)
     body = made[0] if load.events == 1 else b"[" + b",".join(made) + b"]"
     if load.encoding == "gzip":
-        import gzip
-
         body = gzip.compress(body, 6)
     elif load.encoding == "zstd":
-        import zstandard
-
         body = zstandard.compress(body)
     encoding = f"content-encoding: {load.encoding}\r\n" if load.encoding else ""
     head = (
