@@ -1,4 +1,4 @@
-"""Read members of JSON bodies and query strings; every fault is kept with its place, so that one answer names them all. Pure."""
+"""Read members of JSON bodies and query strings; each fault is kept with its place, so that one answer names them all. Pure."""
 
 import math
 import re

@@ -3,16 +3,20 @@
 The rollups are made here a second time, by plain loops: what reads them must not be tested against what writes them.
 """
 
+import contextlib
 import random
+import uuid
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from clickhouse_connect.driver.client import Client
 
 from ingest.contract.sketch import bucket
+from ingest.contract.store import client as open_client
 from ingest.contract.tables import NO_FIRST_CALL, TOOL_EXECUTIONS, USAGE_WINDOWS
 
 MIGRATIONS = Path(__file__).parents[2] / "deploy" / "clickhouse"
@@ -133,3 +137,16 @@ def _windows(client: Client, events: Sequence[Mapping[str, Any]]) -> None:
 def _moment(at_ms: int) -> datetime:
     # From whole numbers: a float of seconds loses milliseconds.
     return datetime.fromtimestamp(at_ms // 1000, UTC).replace(microsecond=at_ms % 1000 * 1000)
+
+
+@contextlib.contextmanager
+def fresh_database(url: str) -> Iterator[str]:
+    """Yield the address of a database of its own with all tables, and drop it afterwards."""
+    name = f"query_{uuid.uuid4().hex[:12]}"
+    with contextlib.closing(open_client(url)) as server:
+        server.command(f"CREATE DATABASE {name}")
+        address = urlsplit(url)._replace(path=f"/{name}").geturl()
+        with contextlib.closing(open_client(address)) as client:
+            create_tables(client)
+        yield address
+        server.command(f"DROP DATABASE {name}")

@@ -1,0 +1,81 @@
+"""Which credentials let whom in."""
+
+import pytest
+
+from ingest.contract.access import Access, Key, hash_key, key_record
+from ingest.contract.errors import QueryError, StoreUnavailable
+from query_api.http.caller import org_caller, project_caller
+from tests.support.query_service import KEY_A, KEY_B, KEY_INGEST, KEY_ORG, KEY_ORG_EMPTY, KEY_READ, KEY_REVOKED, KEYS
+
+
+@pytest.fixture
+def access():
+    found = Access()
+    for key, fields in KEYS.items():
+        found.apply(*key_record(Key(id="id_" + key, key_hash=hash_key(key), **fields)))
+    return found
+
+
+def headers(**given):
+    return [(name.replace("_", "-").encode(), value.encode()) for name, value in given.items()]
+
+
+@pytest.mark.parametrize("key", [KEY_A, KEY_READ])
+def test_a_project_key_reads_its_project(access, key):
+    """Full and read scope, and nothing but the key's own project."""
+    caller = project_caller(headers(x_api_key=key), access, caught_up=True)
+    assert caller.projects == ("proj_a",)
+    assert caller.tenant().projects == ("proj_a",)
+
+
+def test_an_organisation_reads_its_projects_or_some_of_them(access):
+    """A project that is not its own is unknown, whether it exists or not."""
+    caller = org_caller(headers(x_org_api_key=KEY_ORG), access, caught_up=True)
+    assert caller.tenant().projects == ("proj_a", "proj_b")
+    assert caller.tenant(["proj_b"]).projects == ("proj_b",)
+    with pytest.raises(QueryError) as caught:
+        caller.tenant(["proj_a", "proj_of_others"])
+    assert caught.value.status == 404
+    assert org_caller(headers(x_org_api_key=KEY_ORG_EMPTY), access, caught_up=True).tenant() is None
+
+
+@pytest.mark.parametrize(
+    ("given", "status"),
+    [
+        ({}, 401),
+        ({"x_api_key": ""}, 401),
+        ({"x_api_key": "ak_unknown_key_of_nobody"}, 401),
+        ({"x_api_key": KEY_REVOKED}, 401),
+        ({"x_api_key": "uak_user_key_of_somebody"}, 401),
+        ({"x_api_key": KEY_ORG}, 401),
+        ({"x_user_api_key": "uak_user_key_of_somebody"}, 401),
+        ({"authorization": "Bearer " + KEY_A}, 401),
+        ({"x_api_key": KEY_A, "x_org_api_key": KEY_ORG}, 401),
+        ({"x_api_key": KEY_A, "authorization": "Bearer " + KEY_A}, 401),
+        ({"x_api_key": KEY_INGEST}, 403),
+        ({"x_org_api_key": KEY_ORG}, 403),
+    ],
+)
+def test_what_does_not_open_a_project_route(access, given, status):
+    """Without exactly one key in force 401, with one that may not read here 403; no message holds a key."""
+    with pytest.raises(QueryError) as caught:
+        project_caller(headers(**given), access, caught_up=True)
+    assert caught.value.status == status
+    assert not any(value and value in caught.value.message for value in given.values())
+
+
+@pytest.mark.parametrize(
+    ("given", "status"), [({"x_api_key": KEY_B}, 403), ({}, 401), ({"x_org_api_key": "oak_unknown_key"}, 401)]
+)
+def test_what_does_not_open_an_organisations_route(access, given, status):
+    """A project's key is known but not enough."""
+    with pytest.raises(QueryError) as caught:
+        org_caller(headers(**given), access, caught_up=True)
+    assert caught.value.status == status
+
+
+def test_a_key_may_be_good_before_the_keys_are_read(access):
+    """Until the control topic is read, an unknown key is not refused for ever but asked to come back."""
+    with pytest.raises(StoreUnavailable):
+        project_caller(headers(x_api_key="ak_unknown_key_of_nobody"), access, caught_up=False)
+    assert project_caller(headers(x_api_key=KEY_A), access, caught_up=False).projects == ("proj_a",)

@@ -1,0 +1,42 @@
+"""Filters become conditions with bound values; what they find is tested on the engine."""
+
+import pytest
+
+from query_api.filters import FIELDS, OPERATORS, VALUE_CHARS_MAX, Filter, conditions
+
+
+def test_each_operator_has_its_condition():
+    """`==` and `!=` compare as stored, `contains` after folding both sides."""
+    texts, values = conditions(
+        [Filter(field="user_id", operator="==", value="a"), Filter(field="log_id", operator="!=", value="b")]
+    )
+    assert texts == ["id != {f0:String}", "user_id = {f1:String}"]
+    assert values == {"f0": "b", "f1": "a"}
+    texts, _ = conditions([Filter(field="tool_slug", operator="contains", value="x")])
+    assert texts == [
+        "position(if(isValidASCII(tool_slug), lower(tool_slug), caseFoldUTF8(tool_slug)), caseFoldUTF8({f0:String})) > 0"
+    ]
+
+
+@pytest.mark.parametrize("field", FIELDS)
+@pytest.mark.parametrize("operator", OPERATORS)
+def test_a_value_never_becomes_text(field, operator):
+    """Whatever a value holds, only its parameter stands in the SQL."""
+    value = "'; DROP TABLE tool_executions --{x:String}"
+    texts, values = conditions([Filter(field=field, operator=operator, value=value)])
+    assert "DROP" not in texts[0]
+    assert values == {"f0": value}
+
+
+def test_the_same_filter_twice_is_asked_once_in_a_stable_order():
+    """Order and repeats of filters change nothing."""
+    first = Filter(field="user_id", operator="==", value="a")
+    second = Filter(field="status", operator="==", value="failed")
+    assert conditions([first, second, first]) == conditions([second, first])
+
+
+def test_a_value_longer_than_any_field_is_answered_without_asking():
+    """It equals nothing and is contained in nothing, so the other two operators hold for every row."""
+    value = "x" * (VALUE_CHARS_MAX + 1)
+    for operator, expected in (("==", ["0"]), ("contains", ["0"]), ("!=", []), ("not_contains", [])):
+        assert conditions([Filter(field="user_id", operator=operator, value=value)]) == (expected, {})

@@ -1,0 +1,103 @@
+"""The planner's statements, written out: what is read for a question can be seen here."""
+
+from query_api.tenant import Tenant
+from query_api.usage import calendar
+from query_api.usage.question import ALL_METRICS, Order, Question
+from query_api.usage.sql import columns, statement
+
+TENANT = Tenant(projects=("proj_a",), key_hash="h")
+HOUR = 3_600_000
+FROM = 1_744_243_200_000  # 2025-04-10T00:00:00Z
+
+
+def question(**fields):
+    given = {"from_ms": FROM, "to_ms": FROM + 24 * HOUR, "metrics": {"calls"}, "order": Order(by="calls", descending=True)}
+    given |= {"limit": 10} | fields
+    return Question(**{**given, "metrics": frozenset(given["metrics"])})
+
+
+def text(**fields):
+    return statement(TENANT, question(**fields)).text
+
+
+def test_a_summary_of_whole_minutes_reads_windows_alone():
+    """Calls of a day come from the smallest rows, without a look at raw ones."""
+    assert text() == (
+        "SELECT total, calls, failed\n"
+        "FROM (\n"
+        "SELECT toUInt8(1) AS total, sum(calls) AS calls, sum(failed) AS failed\n"
+        "FROM (\n"
+        " SELECT sum(c) AS calls, sum(f) AS failed FROM (SELECT calls AS c, if(status = 'failed', calls, 0) AS f"
+        " FROM usage_windows WHERE project_id = {tenant:String} AND (kind = 'tool_minute')"
+        " AND (window_start >= toDateTime(1744243200, 'UTC') AND window_start < toDateTime(1744329600, 'UTC')))\n"
+        ")\n"
+        ")"
+    )
+
+
+def test_ragged_edges_come_from_raw_rows():
+    """A millisecond more than whole minutes at each end adds two spans of raw rows."""
+    got = text(from_ms=FROM - 1, to_ms=FROM + HOUR + 1)
+    assert "toDateTime(1744243200, 'UTC') AND window_start < toDateTime(1744246800, 'UTC')" in got
+    assert (
+        "FROM tool_executions WHERE project_id = {tenant:String} AND ("
+        "timestamp >= fromUnixTimestamp64Milli(1744243199999, 'UTC')"
+        " AND timestamp < fromUnixTimestamp64Milli(1744243200000, 'UTC') OR "
+        "timestamp >= fromUnixTimestamp64Milli(1744246800000, 'UTC')"
+        " AND timestamp < fromUnixTimestamp64Milli(1744246800001, 'UTC'))"
+    ) in got
+
+
+def test_the_smallest_rows_that_know_the_columns_are_read():
+    """Tools from minutes, users from user rows, sessions from session rows and from raw rows without a session."""
+    assert "'tool_minute'" in text(group_by=("tool_slug",), filters={"status": ("failed",)})
+    assert "'user_hour'" in text(group_by=("tool_slug",), filters={"user_id": ("u",)})
+    by_session = text(group_by=("session_id",))
+    assert "'session_hour'" in by_session
+    assert "(session_id = '')" in by_session
+    assert "tool_executions" not in text(filters={"session_id": ("s",)})
+
+
+def test_a_breakdown_is_ordered_with_ties_by_key_and_one_row_more_than_the_limit():
+    """The totals are the first row, of everything."""
+    got = text(group_by=("tool_slug",))
+    assert "GROUP BY GROUPING SETS ((part, k0), ())" in got
+    assert got.endswith("ORDER BY total DESC, calls DESC, k0 ASC\nLIMIT 12")
+    got = text(group_by=("tool_slug",), order=Order(by="key", descending=True))
+    assert got.endswith("ORDER BY total DESC, k0 DESC\nLIMIT 12")
+
+
+def test_a_series_names_each_start_by_arithmetic():
+    """Without a change of the clock one step gives every start; values never stand in the text."""
+    utc = calendar.zone("UTC")
+    runs = calendar.intervals("hour", utc, FROM, FROM + 24 * HOUR)
+    got = text(runs=runs, filters={"user_id": ("u'1", "u2")}, order=Order(by="start", descending=False))
+    assert "1744243200000 + least(intDiv(t - 1744243200000, 3600000), 23) * 3600000" in got
+    assert got.endswith("ORDER BY total DESC, start ASC, calls DESC\nLIMIT 12")
+    assert "u'1" not in got
+    assert statement(TENANT, question(filters={"user_id": ("u'1", "u2")})).values == {"v0": ["u'1", "u2"]}
+
+
+def test_columns_are_named_in_order():
+    """What a row holds can be told without asking."""
+    asked = question(metrics=ALL_METRICS, group_by=("tool_slug", "user_id"))
+    assert columns(asked) == [
+        "total",
+        "k0",
+        "k1",
+        "calls",
+        "failed",
+        "p50",
+        "p95",
+        "p99",
+        "active_users",
+        "active_sessions",
+        "sessions",
+    ]
+
+
+def test_sessions_alone_read_no_raw_rows():
+    """The instant of a session's first call is in its rows, to the millisecond."""
+    got = text(metrics={"sessions"}, order=Order(by="sessions", descending=True), from_ms=FROM + 1)
+    assert "tool_executions" not in got
+    assert "tupleElement(first, 1) >= 1744243200001" in got
