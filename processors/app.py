@@ -71,8 +71,10 @@ def build(settings: WorkerSettings, *, owner: Owner, service: Callable[[], Worke
                 raise
 
     _pages(app, service)
-    for name in ("faust", "mode"):
-        logging.getLogger(name).setLevel(logging.WARNING)
+    for name in list(logging.root.manager.loggerDict):
+        # Each of their loggers has a level of its own.
+        if name.startswith(("faust", "mode")):
+            logging.getLogger(name).setLevel(logging.WARNING)
     return app
 
 

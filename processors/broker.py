@@ -43,6 +43,7 @@ class KafkaBroker:
         self._consumer = consumer
         self._session_timeout_s = session_timeout_ms / 1000
         self._producer: AIOKafkaProducer | None = None
+        self._starting = asyncio.Lock()
 
     async def close(self) -> None:
         """Close the producer."""
@@ -71,7 +72,7 @@ class KafkaBroker:
         tp = TP(TOOL_EXECUTIONS, partition)
         while True:
             try:
-                return int((await self._consumer().thread.earliest_offsets(tp))[tp])
+                return int((await self._consumer().thread.log_starts(tp))[tp])
             except KafkaError as error:
                 log.warning("log_start_unknown", partition=partition, error=repr(error))
                 await asyncio.sleep(_RETRY_S)
@@ -83,7 +84,7 @@ class KafkaBroker:
             BrokerUnavailable: nobody answered.
         """
         try:
-            found = await self._consumer().thread.highwaters(*[TP(TOOL_EXECUTIONS, number) for number in partitions])
+            found = await self._consumer().thread.log_ends(*[TP(TOOL_EXECUTIONS, number) for number in partitions])
         except KafkaError as error:
             raise BrokerUnavailable(f"Kafka: {error!r}") from error
         return {tp.partition: offset for tp, offset in found.items()}
@@ -138,18 +139,19 @@ class KafkaBroker:
             raise BrokerUnavailable(f"Kafka: {error!r}") from error
 
     async def _ready_producer(self) -> AIOKafkaProducer:
-        if self._producer is None:
-            producer = AIOKafkaProducer(
-                bootstrap_servers=self._kafka,
-                acks="all",
-                enable_idempotence=True,
-                compression_type="lz4",
-                # A dead letter may be as large as any record, and carries headers beside.
-                max_request_size=2 * RECORD_BYTES_MAX,
-            )
-            await producer.start()
-            self._producer = producer
-        return self._producer
+        async with self._starting:
+            if self._producer is None:
+                producer = AIOKafkaProducer(
+                    bootstrap_servers=self._kafka,
+                    acks="all",
+                    enable_idempotence=True,
+                    compression_type="lz4",
+                    # A dead letter may be as large as any record, and carries headers beside.
+                    max_request_size=2 * RECORD_BYTES_MAX,
+                )
+                await producer.start()
+                self._producer = producer
+            return self._producer
 
     async def _drop_producer(self) -> None:
         producer, self._producer = self._producer, None

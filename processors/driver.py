@@ -7,13 +7,14 @@ committed offsets are switched off. Everything that reaches into faust-streaming
 
 import asyncio
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Coroutine, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Final, Protocol
+from typing import Any, ClassVar, Final, Protocol, TypeVar
 
 import faust
-from aiokafka import TopicPartition
+from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.consumer.group_coordinator import OffsetCommitRequest
+from aiokafka.coordinator.assignors.roundrobin import RoundRobinPartitionAssignor
 from aiokafka.errors import (
     IllegalGenerationError,
     KafkaError,
@@ -31,6 +32,7 @@ from ingest.contract.logs import logger
 from processors.decode import Record
 
 log = logger(__name__)
+T = TypeVar("T")
 
 # A partition has at most this many runs on their way: one in work, one waiting. More would only be memory.
 _RUNS_IN_FLIGHT: Final = 2
@@ -82,6 +84,29 @@ class RunThread(stock.AIOKafkaConsumerThread):  # type: ignore[misc]
 
     last_heartbeat: float = 0.0
 
+    def _create_worker_consumer(self, transport: Any) -> Any:
+        # Stock Faust reads uncommitted records unless it processes in transactions, and waits 1.5 s for a fetch.
+        conf = self.app.conf
+        self._assignor = RoundRobinPartitionAssignor
+        return AIOKafkaConsumer(
+            client_id=conf.broker_client_id,
+            group_id=conf.id,
+            bootstrap_servers=stock.server_list(transport.url, transport.default_port),
+            partition_assignment_strategy=[self._assignor],
+            enable_auto_commit=False,
+            auto_offset_reset="earliest",
+            isolation_level="read_committed",
+            max_poll_records=conf.broker_max_poll_records,
+            max_poll_interval_ms=int(conf.broker_max_poll_interval * 1000),
+            max_partition_fetch_bytes=conf.consumer_max_fetch_size,
+            fetch_max_wait_ms=500,
+            request_timeout_ms=int(conf.broker_request_timeout * 1000),
+            session_timeout_ms=int(conf.broker_session_timeout * 1000),
+            rebalance_timeout_ms=int(conf.broker_rebalance_timeout * 1000),
+            heartbeat_interval_ms=int(conf.broker_heartbeat_interval * 1000),
+            metadata_max_age_ms=conf.consumer_metadata_max_age_ms,
+        )
+
     async def on_start(self) -> None:
         await super().on_start()
         coordinator = self._consumer._coordinator
@@ -99,9 +124,28 @@ class RunThread(stock.AIOKafkaConsumerThread):  # type: ignore[misc]
         """A completed join proves membership as a heartbeat does."""
         self.last_heartbeat = time.monotonic()
 
+    async def _there(self, work: Coroutine[Any, Any, T]) -> T:
+        """Run in the thread's loop. Stock Faust queues such calls, and all would wait behind a fetch that waits for records."""
+        return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(work, self.thread_loop))
+
+    async def start_at(self, partition: TP, offset: int) -> None:
+        """Fetch a partition from an offset on; what was fetched from elsewhere is thrown away."""
+        await self._there(self._start_at(partition, offset))
+
+    async def _start_at(self, partition: TP, offset: int) -> None:
+        self._ensure_consumer().seek(TopicPartition(partition.topic, partition.partition), offset)
+
+    async def log_starts(self, *partitions: TP) -> Mapping[TP, int]:
+        """Return where each partition begins."""
+        return await self._there(self._ensure_consumer().beginning_offsets(partitions))
+
+    async def log_ends(self, *partitions: TP) -> Mapping[TP, int]:
+        """Return where each partition ends."""
+        return await self._there(self._ensure_consumer().end_offsets(partitions))
+
     async def committed(self, partition: TP) -> Committed | None:
         """Return the group's committed offset of a partition, with its metadata."""
-        return await self.call_thread(self._committed, partition)  # type: ignore[no-any-return]
+        return await self._there(self._committed(partition))
 
     async def _committed(self, partition: TP) -> Committed | None:
         key = TopicPartition(partition.topic, partition.partition)
@@ -115,8 +159,7 @@ class RunThread(stock.AIOKafkaConsumerThread):  # type: ignore[misc]
         Returns:
             False if the group has moved on; then nothing was committed.
         """
-        done = await self.call_thread(self._plan, partition, offset, metadata, generation)
-        return bool(done)
+        return await self._there(self._plan(partition, offset, metadata, generation))
 
     async def _plan(self, partition: TP, offset: int, metadata: str, generation: int) -> bool:
         # The stock commit takes the generation at sending, which may be a newer one than the batch was fetched under.
@@ -156,7 +199,7 @@ class RunThread(stock.AIOKafkaConsumerThread):  # type: ignore[misc]
             Records by partition, and the position of each partition behind them. Both belong together: a position read at
             another moment could lie beyond records that nobody has seen yet.
         """
-        return await self.call_thread(self._fetch, partitions, wait_s)  # type: ignore[no-any-return]
+        return await self._there(self._fetch(partitions, wait_s))
 
     async def _fetch(self, partitions: set[TP], wait_s: float) -> tuple[Mapping[TP, list[Any]], dict[TP, int]]:
         consumer = self._ensure_consumer()
@@ -171,7 +214,7 @@ class RunThread(stock.AIOKafkaConsumerThread):  # type: ignore[misc]
 
     async def topic_id(self, topic: str) -> tuple[str, int]:
         """Return (id of the topic's present incarnation, number of its partitions)."""
-        return await self.call_thread(self._topic_id, topic)  # type: ignore[no-any-return]
+        return await self._there(self._topic_id(topic))
 
     async def _topic_id(self, topic: str) -> tuple[str, int]:
         return await topic_incarnation(self._ensure_consumer()._client, topic)
@@ -248,7 +291,7 @@ class RunConsumer(stock.Consumer):  # type: ignore[misc]
         start = await self.owner.open(tp.partition, generation)
         if start is None or turn != self._turn:
             return
-        await self.thread.seek_wait({TopicPartition(tp.topic, tp.partition): start})
+        await self.thread.start_at(tp, start)
         if turn == self._turn:
             self._read_offset[tp] = None
             self._next[tp] = start

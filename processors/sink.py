@@ -1,5 +1,6 @@
 """ClickHouse as the ledger's store. Every failure of a call is StoreUnavailable: the caller tries again with the same token."""
 
+import asyncio
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import UTC, datetime
@@ -57,6 +58,7 @@ class ClickHouseStore:
         self._now_ms = now_ms
         self._horizon_ms = horizon_ms
         self._client: AsyncClient | None = None
+        self._opening = asyncio.Lock()
 
     async def close(self) -> None:
         """Close the connections."""
@@ -186,11 +188,15 @@ class ClickHouseStore:
         settings = {**_INSERT, "insert_deduplication_token": batch.token}
         await self._call(lambda client: client.raw_insert(table, list(columns_of(block)), block, settings, fmt="ArrowStream"))
 
-    async def _call(self, call: Callable[[AsyncClient], Awaitable[T]]) -> T:
-        try:
+    async def _open(self) -> AsyncClient:
+        async with self._opening:
             if self._client is None:
                 self._client = await async_client(self._url, read_timeout_s=self._timeout_ms / 1000, compress=False)
-            return await call(self._client)
+            return self._client
+
+    async def _call(self, call: Callable[[AsyncClient], Awaitable[T]]) -> T:
+        try:
+            return await call(await self._open())
         except _FAILURES as error:
             raise StoreUnavailable(
                 f"ClickHouse: {str(error).strip().splitlines()[0] if str(error).strip() else error!r}"
