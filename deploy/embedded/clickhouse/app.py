@@ -18,6 +18,7 @@ from deploy.embedded.clickhouse.engine import Engine
 from deploy.embedded.clickhouse.errors import NOT_ENOUGH_SPACE, ClickHouseError
 from deploy.embedded.clickhouse.execution import Execution, Job
 from deploy.embedded.clickhouse.external import Form, parse_form
+from deploy.embedded.clickhouse.loading import statement_bytes
 from deploy.embedded.clickhouse.processes import RunningQueries, RunningQuery
 from deploy.embedded.clickhouse.request import QueryRequest, read_request
 from deploy.embedded.clickhouse.response import Response, Send
@@ -88,7 +89,7 @@ class Application:
             request = read_request(scope)
             response = self._response(request, scope, send)
             user = authenticate(self._users, request.credentials)
-            await _receive_body(receive, body)
+            await _receive_body(receive, body, request)
             form = Form(fields=(), files={})
             if request.content_type.startswith("multipart/form-data"):
                 form = parse_form(body.read(body.size, 0), request.content_type)
@@ -164,12 +165,18 @@ class Application:
         )
 
 
-async def _receive_body(receive: Receive, body: Spool) -> None:
+async def _receive_body(receive: Receive, body: Spool, request: QueryRequest) -> None:
+    """Take the body in; the statement of a plain INSERT goes to the request, so that the spool holds nothing but rows."""
+    first = not request.query and not request.content_encoding and not request.content_type.startswith("multipart/")
     while True:
         message = await receive()
         if message["type"] == "http.disconnect":
             raise ClientDisconnected
         if chunk := message.get("body"):
+            if first and (size := statement_bytes(chunk)):
+                request.query = bytes(chunk[:size])
+                chunk = memoryview(chunk)[size:]
+            first = False
             body.write(chunk)
         if not message.get("more_body"):
             return

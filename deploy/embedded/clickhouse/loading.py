@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 from deploy.embedded.clickhouse.body import Spool
 from deploy.embedded.clickhouse.compression import decode
-from deploy.embedded.clickhouse.insert import MAX_QUERY_BYTES, Kind, Statement
+from deploy.embedded.clickhouse.errors import ClickHouseError
+from deploy.embedded.clickhouse.insert import MAX_QUERY_BYTES, Kind, Statement, parse_insert
 from deploy.embedded.clickhouse.request import QueryRequest
 from deploy.embedded.clickhouse.statement import parse_statement
 
@@ -20,6 +21,18 @@ class Loaded:
     data: Spool | None = None
 
 
+def statement_bytes(beginning: bytes) -> int:
+    """How many bytes of `beginning`, where a request's text begins, are the statement of an INSERT with rows behind it.
+
+    0 where that is not certain from these bytes alone. It saves a copy of the rows: they can be stored without the statement.
+    """
+    try:
+        statement = parse_insert(beginning)
+    except ClickHouseError:
+        return 0  # told when the request is whole
+    return statement.data_at if statement is not None and statement.data_at < len(beginning) else 0
+
+
 def load(request: QueryRequest, body: Spool, new_spool: Callable[[], Spool]) -> Loaded:
     """Find the statement in URL and body, and set its rows apart.
 
@@ -28,20 +41,20 @@ def load(request: QueryRequest, body: Spool, new_spool: Callable[[], Spool]) -> 
     Raises:
         ClickHouseError: no statement, or a body that cannot be decoded.
     """
-    url_text = request.query + (b"" if not request.query or request.query.endswith(b"\n") else b"\n")
-    if url_text and not body.size:
-        statement = parse_statement(url_text, complete=True)
-        if statement.kind is not Kind.INSERT_DATA:
-            return Loaded(statement=statement)
-    plain = _decoded(body, request.content_encoding, new_spool)
+    head = request.query
+    plain = body
+    if body.size and request.content_encoding not in ("", "identity"):
+        head, plain = _decoded(head, body, request.content_encoding, new_spool)
+    if head and not head.endswith(b"\n"):
+        head += b"\n"
     try:
-        text = url_text + plain.head(2 * MAX_QUERY_BYTES)
+        text = head + plain.head(2 * MAX_QUERY_BYTES)
         statement = parse_statement(text, complete=plain.size <= 2 * MAX_QUERY_BYTES)
         if statement.kind is not Kind.INSERT_DATA:
             return Loaded(statement=statement)
-        inline, skipped = url_text[statement.data_at :], max(0, statement.data_at - len(url_text))
+        inline, skipped = head[statement.data_at :], max(0, statement.data_at - len(head))
         if not inline and not skipped:
-            data, plain = plain, new_spool()  # the body is the rows, as it stands
+            data, plain = plain, body  # what came behind the head is the rows, as it stands
         else:
             data = new_spool()
             data.write(inline)
@@ -52,14 +65,17 @@ def load(request: QueryRequest, body: Spool, new_spool: Callable[[], Spool]) -> 
             plain.close()
 
 
-def _decoded(body: Spool, encoding: str, new_spool: Callable[[], Spool]) -> Spool:
-    if not encoding or encoding == "identity" or not body.size:
-        return body
+def _decoded(head: bytes, body: Spool, encoding: str, new_spool: Callable[[], Spool]) -> tuple[bytes, Spool]:
+    """The head of the text, and the rest of the body in a new spool."""
     plain = new_spool()
     try:
         for piece in decode(body.read, body.size, encoding):
-            plain.write(piece)
+            if not head and not plain.size and (size := statement_bytes(piece)):
+                head = piece[:size]
+                plain.write(memoryview(piece)[size:])
+            else:
+                plain.write(piece)
     except BaseException:
         plain.close()
         raise
-    return plain
+    return head, plain
