@@ -26,7 +26,6 @@ _VERBS: Final = {
     "logs": ("reading", "Show what happened, newest first."),
     "log": ("reading", "Show one tool call in full."),
     "usage": ("reading", "Show calls, error rates and percentiles."),
-    "failures": ("reading", "Show failure patterns with their likely causes."),
     "verify": ("schema", "Prove that nothing is missing and nothing counted twice."),
     "config": ("configuration", "Show the settings in force and where each came from."),
 }

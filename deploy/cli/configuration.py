@@ -1,0 +1,86 @@
+"""`toolledger config`: the settings in force and where each came from; secrets are masked."""
+
+import os
+from collections.abc import Iterator
+from typing import Any, Final
+from urllib.parse import urlsplit, urlunsplit
+
+import click
+
+from deploy.cli.common import json_option, say_json
+
+# Read by the commands and the embedded servers themselves; the services' own stand in their models.
+_COMMANDS: Final = (
+    ("TOOLLEDGER_DATA", ".toolledger", "data folder of the embedded stack"),
+    ("TOOLLEDGER_URL", "http://127.0.0.1:8600", "address of the HTTP API, for commands and clients"),
+    ("TOOLLEDGER_API_KEY", "", "key for the HTTP API, for commands and clients"),
+    ("TOOLLEDGER_CACHE", "~/.cache/toolledger", "folder of the embedded Kafka's downloads"),
+    ("TOOLLEDGER_MAVEN", "", "mirror of Maven Central for the embedded Kafka; unset: Maven Central itself"),
+    ("TOOLLEDGER_KAFKA_ARCHIVE", "yes", "`no`: do not make the class archive that halves Kafka's start"),
+)
+_SECRETS: Final = frozenset({"TOOLLEDGER_API_KEY"})
+
+
+@click.command(epilog="Example: toolledger config --json")
+@json_option
+def config(as_json: bool) -> None:
+    """Show every setting, its value, and whether the default or the environment gave it."""
+    rows = list(settings_in_force())
+    if as_json:
+        for name, value, origin, services, text in rows:
+            say_json(name=name, value=value, origin=origin, services=services, description=text)
+        return
+    from deploy.cli.tables import table
+
+    shown = [(name, value, origin, ", ".join(services), text) for name, value, origin, services, text in rows]
+    table(["setting", "value", "from", "for", "meaning"], shown, empty="")
+
+
+def settings_in_force() -> Iterator[tuple[str, str, str, tuple[str, ...], str]]:
+    """Yield name, value as text, origin (`default` or `environment`), services, and meaning of every setting.
+
+    Raises:
+        ConfigurationError: a value that a service would refuse.
+    """
+    from pydantic import SecretStr
+
+    from ingest.contract.settings import CommonSettings, load
+    from ingest.settings import IngestSettings
+    from processors.settings import WorkerSettings
+    from query_api.settings import QuerySettings
+
+    models: dict[str, type[CommonSettings]] = {"ingest": IngestSettings, "worker": WorkerSettings, "query": QuerySettings}
+    common = set(CommonSettings.model_fields)
+    loaded = {service: load(model) for service, model in models.items()}
+    seen: set[str] = set()
+    for service, model in models.items():
+        for member, field in model.model_fields.items():
+            if member in seen:
+                continue
+            seen.add(member)
+            name = f"TOOLLEDGER_{member.upper()}"
+            value: Any = getattr(loaded[service], member)
+            if isinstance(value, SecretStr):
+                value = _masked(value.get_secret_value())
+            services = tuple(models) if member in common else (service,)
+            text = "" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
+            yield name, text, _origin(name), services, field.description or ""
+    for name, default, text in _COMMANDS:
+        value = os.environ.get(name) or default
+        yield name, "***" if name in _SECRETS and value else value, _origin(name), ("commands",), text
+
+
+def _origin(name: str) -> str:
+    # pydantic reads names without regard to case.
+    return "environment" if any(each.upper() == name for each in os.environ) else "default"
+
+
+def _masked(secret: str) -> str:
+    """Mask a secret; of an address only its password is one."""
+    parts = urlsplit(secret)
+    if not parts.scheme or not parts.hostname:
+        return "***" if secret else ""
+    if parts.password is None:
+        return secret
+    host = parts.netloc.rpartition("@")[2]
+    return urlunsplit(parts._replace(netloc=f"{parts.username}:***@{host}"))
