@@ -62,17 +62,18 @@ class Report:
         return not self.findings
 
 
+_RESTORE: Final = "restore the tables from one backup and start the workers: what Kafka retains above it is written again"
 _ACTIONS: Final = {
-    "gap": "stop the workers, restore or wipe the receipts above the gap, and start them: what Kafka retains is written again",
-    "overlap": "two owners wrote the same offsets; compare the rows of both batches and remove one with its usage rows",
-    "doubled_receipt": "the batch was counted twice; remove one of its blocks from usage_windows",
-    "unbalanced_receipt": "the receipt contradicts itself; report it with the worker's log of that batch",
-    "missing_rows": "rows of a proved batch are gone; remove the receipts from that offset on, the worker writes them again",
-    "surplus_rows": "rows that no receipt accounts for; remove them, or the batch they claim to be of",
-    "usage_differs": "usage rows were changed by hand or lost; remove the receipts of their batches, the worker writes again",
-    "dead_letters_differ": "dead letters of a proved batch are gone or doubled; remove its receipt, the worker writes again",
-    "lost_to_retention": "Kafka no longer has records that no receipt proves; they are lost, lengthen retention.ms",
-    "ahead_of_log": "receipts reach beyond the log: its end was lost; check the brokers' replication",
+    "gap": _RESTORE,
+    "overlap": "two owners wrote the same offsets; restore the tables from a backup, the workers write the rest again",
+    "doubled_receipt": "a batch was counted twice; restore the tables from a backup, the workers write the rest again",
+    "unbalanced_receipt": "the receipt contradicts itself: please report it, with the worker's log of that batch",
+    "missing_rows": _RESTORE,
+    "surplus_rows": "rows that no receipt accounts for: delete them by their partition and first_offset",
+    "usage_differs": _RESTORE,
+    "dead_letters_differ": _RESTORE,
+    "lost_to_retention": "Kafka no longer has records that no receipt proves: they are lost; lengthen retention.ms",
+    "ahead_of_log": "receipts reach beyond the log, so its end was lost: check the replication of the brokers",
 }
 
 
