@@ -15,7 +15,7 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Coroutine, Sequence
-from typing import Final
+from typing import Any, Final
 
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaConnectionError, KafkaError, MessageSizeTooLargeError
@@ -171,7 +171,7 @@ class Publisher:
         while True:
             try:
                 producer = await self._connect()
-            except (KafkaError, OSError, TimeoutError) as error:
+            except (BrokerUnavailable, KafkaError, OSError, TimeoutError) as error:
                 reason = str(error) or type(error).__name__
                 if reason != self._reason:
                     log.warning("kafka_connect_failed", error=reason, retry_s=_RECONNECT_S)
@@ -211,7 +211,7 @@ class Publisher:
                 # Asking for all topics creates none; asking for one by name may, with a broker's defaults.
                 metadata = await producer.client.fetch_all_metadata()
                 if not metadata.partitions_for_topic(self._topic):
-                    raise KafkaConnectionError(f"the topic {self._topic} is missing; run `toolledger topics`")
+                    raise BrokerUnavailable(f"the topic {self._topic} is missing; run `toolledger topics`")
                 await producer.partitions_for(self._topic)
         except BaseException:
             await self._discard(producer)
@@ -248,14 +248,22 @@ class Publisher:
 
         Its own `stop` flushes first, which never ends while Kafka is away.
         """
-        producer._message_accumulator.fail_all(KafkaConnectionError("the producer was given up"))
+        held = producer._message_accumulator
+        # Requests that end from now on take their batches out a second time, which a plain set does not forgive.
+        held._pending_batches = _Forgiving(held._pending_batches)
+        held.fail_all(KafkaConnectionError("the producer was given up"))
+        sender = producer._sender
+        if sender.sender_task is not None:
+            sender.sender_task.remove_done_callback(sender._fail_all)
+            sender.sender_task.add_done_callback(_settle)
+            sender.sender_task.cancel()
         try:
             async with asyncio.timeout(_CLOSE_TIMEOUT_S):
                 # Connections first: it ends requests under way, which the sender waits for.
                 await producer.client.close()
                 await producer.stop()
         except Exception as error:
-            # Requests that end during the closing stumble over batches that are settled already; nothing is lost by it.
+            # Whatever goes wrong here: nobody waits for this producer any more.
             log.debug("producer_closed_roughly", error=repr(error))
 
     def _spawn(self, coroutine: Coroutine[None, None, None], *, name: str) -> None:
@@ -264,10 +272,15 @@ class Publisher:
         task.add_done_callback(self._tasks.discard)
 
 
+class _Forgiving(set[Any]):
+    def remove(self, element: Any) -> None:
+        self.discard(element)
+
+
 def _partitions(producer: AIOKafkaProducer, topic: str) -> int:
     return len(producer.client.cluster.partitions_for_topic(topic) or ())
 
 
-def _settle(future: asyncio.Future[object]) -> None:
+def _settle(future: asyncio.Future[Any]) -> None:
     if not future.cancelled():
         future.exception()
