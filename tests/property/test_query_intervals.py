@@ -1,5 +1,6 @@
 """Intervals of local time, and the windows and raw spans that cover a range."""
 
+import itertools
 from datetime import UTC, datetime, timedelta
 
 from hypothesis import given
@@ -83,9 +84,9 @@ def test_changes_of_the_clock():
         return int((datetime(*parts, tzinfo=UTC) - EPOCH) / timedelta(milliseconds=1))
 
     spring = list(calendar.starts(calendar.intervals("day", berlin, ms(2026, 3, 28, 12), ms(2026, 3, 31))))
-    assert [b - a for a, b in zip(spring, spring[1:], strict=False)] == [24 * 3_600_000, 23 * 3_600_000, 24 * 3_600_000]
+    assert [b - a for a, b in itertools.pairwise(spring)] == [24 * 3_600_000, 23 * 3_600_000, 24 * 3_600_000]
     autumn = list(calendar.starts(calendar.intervals("day", berlin, ms(2026, 10, 24, 12), ms(2026, 10, 27))))
-    assert [b - a for a, b in zip(autumn, autumn[1:], strict=False)] == [24 * 3_600_000, 25 * 3_600_000, 24 * 3_600_000]
+    assert [b - a for a, b in itertools.pairwise(autumn)] == [24 * 3_600_000, 25 * 3_600_000, 24 * 3_600_000]
     twice = list(calendar.starts(calendar.intervals("hour", berlin, ms(2026, 10, 25, 0), ms(2026, 10, 25, 3))))
     assert [local(berlin, start).hour for start in twice] == [2, 2, 3]
     havana = calendar.zone("America/Havana")  # the clock goes from 0:00 to 1:00
@@ -93,7 +94,7 @@ def test_changes_of_the_clock():
     assert [local(havana, start).hour for start in skipped] == [0, 1]
     lord_howe = calendar.zone("Australia/Lord_Howe")  # half an hour back at 2:00 on 5 April 2026
     longer = list(calendar.starts(calendar.intervals("hour", lord_howe, ms(2026, 4, 4, 14), ms(2026, 4, 4, 17))))
-    assert [(b - a) // 60_000 for a, b in zip(longer, longer[1:], strict=False)] == [90, 60]
+    assert [(b - a) // 60_000 for a, b in itertools.pairwise(longer)] == [90, 60]
 
 
 def test_zones_are_known_by_their_names():
@@ -113,7 +114,7 @@ def test_windows_and_raw_spans_cover_a_range_once(family, unit, drawn):
     spans = sorted([*plan.raw, *(span for _, inside in plan.windows for span in inside)])
     assert spans[0][0] == from_ms
     assert spans[-1][1] == to_ms
-    assert all(before[1] == after[0] for before, after in zip(spans, spans[1:], strict=False))
+    assert all(before[1] == after[0] for before, after in itertools.pairwise(spans))
     for grain, inside in plan.windows:
         for begin_ms, end_ms in inside:
             assert begin_ms % grain.window_ms == end_ms % grain.window_ms == 0

@@ -97,6 +97,8 @@ async def query_service(clickhouse: str, **settings: Any) -> AsyncIterator[Query
     )
     listening = socket.socket()
     listening.bind(("127.0.0.1", 0))
+    # Requests may come before the server's first step.
+    listening.listen()
     server = _Server(uvicorn.Config(application(services), lifespan="off", log_config=None, access_log=False, ws="none"))
     serving = asyncio.create_task(server.serve(sockets=[listening]))
     try:
