@@ -1,0 +1,86 @@
+"""Keys and rules live in the control topic alone, and what one process writes another reads."""
+
+import asyncio
+
+import pytest
+
+from deploy.topics import apply
+from ingest.contract.control import ControlFollower
+from ingest.contract.errors import BrokerUnavailable, ConfigurationError
+from ingest.contract.topics import topics
+from ingest.keys import create_key, list_keys, read_access, revoke_key, set_rules
+from tests.support.ingest_service import HOST, eventually, free_port
+
+pytestmark = pytest.mark.real
+
+
+@pytest.fixture(scope="module")
+def kafka(kafka_address: str) -> str:
+    apply(kafka_address, topics())
+    return kafka_address
+
+
+async def test_a_key_is_found_by_itself_alone_and_only_its_hash_is_stored(kafka: str) -> None:
+    made, plain = await create_key(kafka, project_id="keys", org_id="org", name="first", scope="ingest")
+    assert plain.startswith("ak_")
+    access = await read_access(kafka)
+    assert access.find(plain) == made
+    assert access.find(plain + "x") is None
+    assert plain not in repr(access.keys)
+    assert "keys" in access.projects_of("org")
+
+
+async def test_keys_are_listed_oldest_first_and_stay_listed_when_revoked(kafka: str) -> None:
+    first, plain = await create_key(kafka, project_id="keys", name="a")
+    second, _ = await create_key(kafka, org_id="org", name="b")
+    assert second.project_id == ""
+    revoked = await revoke_key(kafka, first.id)
+    assert revoked is not None
+    assert revoked.revoked_at_ms is not None
+    assert await revoke_key(kafka, first.id) == revoked
+    assert await revoke_key(kafka, "key_unknown") is None
+    listed = [key for key in await list_keys(kafka) if key.id in (first.id, second.id)]
+    assert listed == [revoked, second]
+    assert (await read_access(kafka)).find(plain) is None
+
+
+async def test_a_follower_sees_changes_within_a_second(kafka: str) -> None:
+    follower = ControlFollower(kafka)
+    follower.start()
+    try:
+        await asyncio.wait_for(follower.caught_up.wait(), 10)
+        made, plain = await create_key(kafka, project_id="keys")
+
+        async def found() -> bool:
+            return follower.access.find(plain) == made
+
+        await eventually(found, deadline_s=1)
+        await revoke_key(kafka, made.id)
+
+        async def gone() -> bool:
+            return follower.access.find(plain) is None
+
+        await eventually(gone, deadline_s=1)
+    finally:
+        await follower.stop()
+
+
+async def test_rules_change_one_by_one(kafka: str) -> None:
+    await set_rules(kafka, "ruled", retention_days=3)
+    rules = await set_rules(kafka, "ruled", store_payloads=False)
+    assert (rules.retention_days, rules.store_payloads) == (3, False)
+    assert (await read_access(kafka)).rules_of("ruled") == rules
+    assert (await set_rules(kafka, "ruled", retention_days=None)).retention_days is None
+
+
+async def test_what_cannot_be_used_is_refused_before_anything_is_written(kafka: str) -> None:
+    for wrong in ({}, {"project_id": "a/b"}, {"project_id": "p", "name": "n" * 201}, {"project_id": "p", "org_id": " "}):
+        with pytest.raises(ConfigurationError):
+            await create_key(kafka, **wrong)  # type: ignore[arg-type]
+    with pytest.raises(ConfigurationError):
+        await set_rules(kafka, "p", retention_days=0)
+
+
+async def test_kafka_away_is_said_in_one_line() -> None:
+    with pytest.raises(BrokerUnavailable, match="Kafka could not read the control topic"):
+        await list_keys(f"{HOST}:{free_port()}")
