@@ -1,0 +1,26 @@
+"""Fixtures of every suite: the real Kafka and ClickHouse of this run."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.support import parts
+
+
+def pytest_report_header() -> str:
+    """Say which parts this run uses."""
+    return parts.header()
+
+
+@pytest.fixture(scope="session")
+def kafka_address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Kafka's address, host:port; shared, so a test names its own topics, projects and keys."""
+    with parts.kafka(tmp_path_factory.mktemp("kafka")) as address:
+        yield address
+
+
+@pytest.fixture(scope="session")
+def clickhouse_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """ClickHouse's HTTP address without a database; shared, so a test makes a database of its own."""
+    with parts.clickhouse(tmp_path_factory.mktemp("clickhouse")) as url:
+        yield url
