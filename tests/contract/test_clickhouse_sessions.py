@@ -118,3 +118,16 @@ def test_get_in_a_session_is_read_only_and_leaves_the_session_writable(
     assert clickhouse.get(f"CREATE TABLE {database}.t (a Int8) ENGINE = Memory", session_id=session).code == 164
     assert clickhouse.get(f"INSERT INTO {database}.t VALUES (1)", session_id=session).code == 164
     clickhouse.done(f"CREATE TABLE {database}.t (a Int8) ENGINE = Memory", session_id=session)
+
+
+@pytest.mark.parametrize("output_format", ["Native", "TSV"])
+def test_a_session_is_free_as_soon_as_its_answer_is_there(clickhouse: ClickHouse, session: str, output_format: str) -> None:
+    """A client may send the next query of a session the moment it has read the last answer."""
+    with clickhouse.connection() as first, clickhouse.connection() as second:
+        headers = {"X-ClickHouse-User": clickhouse.user, "X-ClickHouse-Key": clickhouse.password}
+        for number in range(200):
+            connection = (first, second)[number % 2]
+            connection.request("POST", f"/?session_id={session}&default_format={output_format}", "SELECT 1", headers)
+            response = connection.getresponse()
+            assert response.read(), number
+            assert response.status == 200, number

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import uuid
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from concurrent.futures import ThreadPoolExecutor
@@ -22,7 +23,7 @@ from deploy.embedded.clickhouse.loading import statement_bytes
 from deploy.embedded.clickhouse.processes import RunningQueries, RunningQuery
 from deploy.embedded.clickhouse.request import QueryRequest, read_request
 from deploy.embedded.clickhouse.response import Response, Send
-from deploy.embedded.clickhouse.sessions import Session, Sessions
+from deploy.embedded.clickhouse.sessions import Lease, Sessions
 
 log = structlog.get_logger("toolledger.clickhouse")
 
@@ -98,13 +99,12 @@ class Application:
                 body = self._execution.new_spool()
             request.query_id = request.query_id or str(uuid.uuid4())
             response = self._response(request, scope, send)
-            session = self._sessions.acquire(user, request.session) if request.session else None
+            lease = self._sessions.acquire(user, request.session)
             try:
                 running = self._queries.register(request.query_id, user)
-                await self._run(request, body, running, session, form, receive, response)
+                await self._run(request, body, running, lease, form, receive, response)
             finally:
-                if session is not None and request.session is not None:
-                    self._sessions.release(session, request.session)
+                self._sessions.release(lease)
         except ClickHouseError as error:
             if response is None:
                 response = self._response(None, scope, send)
@@ -124,22 +124,24 @@ class Application:
         request: QueryRequest,
         body: Spool,
         running: RunningQuery,
-        session: Session | None,
+        lease: Lease,
         form: Form,
         receive: Receive,
         response: Response,
     ) -> None:
         loop = asyncio.get_running_loop()
         channel = ResultChannel(loop)
-        job = Job(request=request, body=body, channel=channel, running=running, session=session, files=form.files)
+        job = Job(request=request, body=body, channel=channel, running=running, session=lease.session, files=form.files)
         finished = loop.run_in_executor(self._threads, self._execution.run, job)
         watcher = asyncio.create_task(self._watch(receive, channel, running))
+        # The client may use the session again as soon as it has the answer, so it is released before that.
+        ended = functools.partial(self._sessions.release, lease)
         try:
             if request.wait_end_of_query:
                 with self._execution.new_spool() as spool:
-                    await response.buffered(channel, spool)
+                    await response.buffered(channel, spool, ended)
             else:
-                await response.stream(channel)
+                await response.stream(channel, ended)
         finally:
             watcher.cancel()
             channel.close()

@@ -119,8 +119,11 @@ class Response:
             self._headers["Access-Control-Allow-Origin"] = "*"
         self.started = False
 
-    async def stream(self, channel: ResultChannel) -> None:
-        """Send a result as it comes; the head waits for `HOLD_BYTES`, `HOLD_SECONDS` or the end."""
+    async def stream(self, channel: ResultChannel, ended: Callable[[], None]) -> None:
+        """Send a result as it comes; the head waits for `HOLD_BYTES`, `HOLD_SECONDS` or the end.
+
+        `ended` is called when the statement has ended and the client does not know it yet.
+        """
         loop = asyncio.get_running_loop()
         held: list[bytes] = []
         held_bytes = 0
@@ -132,6 +135,7 @@ class Response:
                 held += channel.take()
                 held_bytes = sum(map(len, held))
                 if outcome is not None:
+                    ended()
                     await self._finish(channel, outcome, b"".join(held))
                     return
                 if held and deadline is None:
@@ -146,7 +150,7 @@ class Response:
             if timer is not None:
                 timer.cancel()
 
-    async def buffered(self, channel: ResultChannel, spool: Spool) -> None:
+    async def buffered(self, channel: ResultChannel, spool: Spool, ended: Callable[[], None]) -> None:
         """Send a result only when it is whole (`wait_end_of_query=1`): an error then always has its own status."""
         while True:
             outcome = channel.outcome
@@ -155,6 +159,7 @@ class Response:
             if outcome is not None:
                 break
             await channel.changed()
+        ended()
         if outcome.error is not None:
             await self.fail(outcome.error)
             return

@@ -35,6 +35,14 @@ class Session:
     expiry: asyncio.TimerHandle | None = None
 
 
+@dataclass(slots=True, kw_only=True)
+class Lease:
+    """One request's hold on its session; None where it asked for no session."""
+
+    session: Session | None = None
+    wanted: SessionRequest | None = None
+
+
 class Sessions:
     """The sessions of one server; used from the event loop only.
 
@@ -46,12 +54,14 @@ class Sessions:
         self._close = close
         self._sessions: dict[tuple[str, str], Session] = {}
 
-    def acquire(self, user: str, wanted: SessionRequest) -> Session:
+    def acquire(self, user: str, wanted: SessionRequest | None) -> Lease:
         """Find or make the session and lock it for one statement.
 
         Raises:
             ClickHouseError: 372, it must exist and does not; 373, another statement runs in it.
         """
+        if wanted is None:
+            return Lease()
         key = (user, wanted.session_id)
         session = self._sessions.get(key)
         if session is None:
@@ -66,10 +76,17 @@ class Sessions:
         if session.expiry is not None:
             session.expiry.cancel()
             session.expiry = None
-        return session
+        return Lease(session=session, wanted=wanted)
 
-    def release(self, session: Session, wanted: SessionRequest) -> None:
-        """Unlock a session; it ends now, or when it was idle for the timeout the request asked for."""
+    def release(self, lease: Lease) -> None:
+        """Give a session back; it ends now, or when it was idle for the timeout the request asked for.
+
+        A lease that was given back already stays so: the session may be another request's by then.
+        """
+        session, wanted = lease.session, lease.wanted
+        lease.session = None
+        if session is None or wanted is None:
+            return
         session.busy = False
         if wanted.close:
             self._end(session)
