@@ -7,18 +7,23 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
-from typing import IO, Final, cast
+from typing import IO, TYPE_CHECKING, Final, cast
 
 import msgspec
 
 from ingest.contract.errors import ConfigurationError
 from ingest.contract.event import EVENT_BYTES_MAX
 
+if TYPE_CHECKING:
+    from _typeshed import WriteableBuffer
+
 BATCH_EVENTS: Final = 500
 # Well below what ingest takes in one body, so that one batch is a fraction of a second of work.
 BATCH_BYTES: Final = 4 * 1024 * 1024
 # A line is never read further than that into memory; what is cut there is refused for its size.
 _LINE_BYTES_MAX: Final = 2 * EVENT_BYTES_MAX
+# A frame may expand a thousandfold: what one read gives stays within a few megabytes for anything but a bomb.
+_ZSTD_READ_BYTES: Final = 16 * 1024
 _GZIP: Final = b"\x1f\x8b"
 _ZSTD: Final = b"\x28\xb5\x2f\xfd"
 _BOM: Final = b"\xef\xbb\xbf"
@@ -165,11 +170,42 @@ def _decompressed(raw: IO[bytes]) -> IO[bytes]:
     if magic.startswith(_GZIP):
         return cast(IO[bytes], gzip.GzipFile(fileobj=buffered))
     if magic == _ZSTD:
+        return io.BufferedReader(_ZstdReader(buffered), EVENT_BYTES_MAX)
+    return buffered
+
+
+class _ZstdReader(io.RawIOBase):
+    """Reads one zstd frame after another; unlike the library's own reader, it does not take a file cut short for its end."""
+
+    def __init__(self, source: IO[bytes]) -> None:
         import zstandard
 
-        reader = zstandard.ZstdDecompressor().stream_reader(buffered, read_across_frames=True)
-        return io.BufferedReader(cast(io.RawIOBase, reader), EVENT_BYTES_MAX)
-    return buffered
+        self._frames = zstandard.ZstdDecompressor()
+        self._frame = self._frames.decompressobj()
+        self._source = source
+        self._plain = b""
+        self._begun = False
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: "WriteableBuffer") -> int:
+        view = memoryview(buffer)
+        while not self._plain:
+            chunk = self._frame.unused_data if self._frame.eof else b""
+            chunk = chunk or self._source.read(_ZSTD_READ_BYTES)
+            if not chunk:
+                if self._begun and not self._frame.eof:
+                    raise EOFError("the last zstd frame is cut short")
+                return 0
+            if self._frame.eof:
+                self._frame = self._frames.decompressobj()
+            self._begun = True
+            self._plain = self._frame.decompress(chunk)
+        taken = self._plain[: len(view)]
+        view[: len(taken)] = taken
+        self._plain = self._plain[len(taken) :]
+        return len(taken)
 
 
 def _zstd_error() -> type[Exception]:
