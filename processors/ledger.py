@@ -10,7 +10,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, Protocol, TypeVar
 
 import msgspec
@@ -344,21 +344,42 @@ class PartitionLedger:
     async def _recover(self, first_offset: int, next_offset: int) -> None:
         """Write a planned range again. What landed of it, by whomever, is the truth for its sums and its receipt."""
         records = await self._broker.read(self.partition, first_offset, next_offset)
-        batch = self._batch(first_offset, next_offset, records)
-        prepared = await self._prepare(batch)
+        prepared = await self._prepare(self._batch(first_offset, next_offset, records))
         if prepared.dead_letters:
             await self._step("dead_letters", lambda: self._store.write_dead_letters(prepared))
         if prepared.dead_letters or prepared.forwards:
-            await self._step("forward", lambda: self._broker.forward(prepared.forwards, prepared.dead_letters, batch))
-        landed = await self._until_done("landed", lambda: self._store.landed(batch))
-        if not landed.height and prepared.executions.height:
-            await self._step("executions", lambda: self._store.write_executions(prepared))
-            landed = await self._until_done("landed", lambda: self._store.landed(batch))
-        adopt(prepared, landed)
-        await self._step("receipt", lambda: self._store.write_usage(prepared))
+            await self._step("forward", lambda: self._broker.forward(prepared.forwards, prepared.dead_letters, prepared.batch))
+        adopt(prepared, await self._land(prepared))
+        await self._prove(prepared)
         self._proved(prepared)
         metrics.WORKER_BATCHES.labels("recovered").inc()
         log.info("batch_recovered", partition=self.partition, first_offset=first_offset, next_offset=next_offset)
+
+    async def _land(self, prepared: Prepared) -> pl.DataFrame:
+        """Return the rows of a batch as they are in ClickHouse, after writing them unless they were there."""
+        landed = await self._until_done("landed", lambda: self._store.landed(prepared.batch))
+        while not landed.height and prepared.executions.height:
+            await self._step("executions", lambda: self._store.write_executions(prepared))
+            landed = await self._until_done("landed", lambda: self._store.landed(prepared.batch))
+            if not landed.height:
+                self._renew_token(prepared)
+        return landed
+
+    async def _prove(self, prepared: Prepared) -> None:
+        """Write usage and receipt, and see that they are there."""
+        batch = prepared.batch
+        while True:
+            await self._step("receipt", lambda: self._store.write_usage(prepared))
+            receipt = await self._until_done("open", lambda: self._store.last_receipt(batch.incarnation, batch.partition))
+            if receipt is not None and receipt.next_offset >= batch.next_offset:
+                return
+            self._renew_token(prepared)
+
+    def _renew_token(self, prepared: Prepared) -> None:
+        """ClickHouse remembers the token though what came with it is gone (tables emptied by hand): take another one."""
+        self._rewind += 1
+        prepared.batch = replace(prepared.batch, rewind=self._rewind)
+        log.warning("token_renewed", partition=self.partition, token=prepared.batch.token)
 
     def _proved(self, prepared: Prepared) -> None:
         assert self.seen is not None
