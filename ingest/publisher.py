@@ -84,16 +84,20 @@ class Publisher:
         Raises:
             BrokerUnavailable: not connected by then; at once where Kafka has been away for longer than the publish timeout.
         """
-        while (producer := self._producer) is None or not (count := _partitions(producer, self._topic)):
+        while True:
+            producer = self._producer
+            if producer is not None:
+                if count := _partitions(producer, self._topic):
+                    return count
+                self._retire(producer, f"the topic {self._topic} is missing")
             away_s = time.monotonic() - self._away_since
-            if self._reason is not None and away_s > self._settings.ingest_publish_timeout_s:
+            if away_s > self._settings.ingest_publish_timeout_s:
                 raise BrokerUnavailable(f"Kafka is away: {self._reason}")
             try:
                 async with asyncio.timeout_at(deadline):
                     await self._connected.wait()
             except TimeoutError:
                 raise BrokerUnavailable(f"Kafka is away: {self._reason}") from None
-        return count
 
     async def publish(self, records: Sequence[Record], headers: Headers, *, deadline: float) -> None:
         """Send records, each to its own partition, and wait for all acknowledgements.

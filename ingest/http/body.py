@@ -1,4 +1,4 @@
-"""Read a request's body within its limits of size, time and of what is held at once."""
+"""Read a request's body within its limit of size, and count what is held at once."""
 
 import asyncio
 from collections.abc import Mapping
@@ -67,11 +67,11 @@ class Share:
 
 
 async def read_body(receive: Receive, headers: Mapping[bytes, bytes], settings: IngestSettings, share: Share) -> bytes:
-    """Read the whole body.
+    """Read the whole body. How long it may take is the connection's business (`ingest.http.server`).
 
     Raises:
-        Refused: 413 too large, 408 too slow, 429 too much held at once, 400 for a nonsensical length.
-        ClientGone: the client went away.
+        Refused: 413 too large, 429 too much held at once, 400 for a nonsensical length.
+        ClientGone: the client went away, or was too slow.
     """
     bytes_max = settings.ingest_body_bytes_max
     announced = headers.get(b"content-length")
@@ -84,30 +84,21 @@ async def read_body(receive: Receive, headers: Mapping[bytes, bytes], settings: 
                 await _drain(receive)
             raise _too_large(bytes_max)
         share.grow_to(size)
-    loop = asyncio.get_running_loop()
     chunks: list[bytes] = []
     read = 0
-    try:
-        async with asyncio.timeout(settings.ingest_body_idle_timeout_s) as patience:
-            last_moment = loop.time() + settings.ingest_body_timeout_s
-            while True:
-                message = await receive()
-                if message["type"] == "http.disconnect":
-                    raise ClientGone
-                chunk: bytes = message.get("body", b"")
-                read += len(chunk)
-                if read > bytes_max:
-                    break
-                share.grow_to(read)
-                chunks.append(chunk)
-                if not message.get("more_body", False):
-                    INGEST_BYTES.inc(read)
-                    return chunks[0] if len(chunks) == 1 else b"".join(chunks)
-                patience.reschedule(min(last_moment, loop.time() + settings.ingest_body_idle_timeout_s))
-    except TimeoutError:
-        raise Refused(
-            408, f"the body did not come in time: {read} bytes so far", headers=((b"connection", b"close"),)
-        ) from None
+    while True:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise ClientGone
+        chunk: bytes = message.get("body", b"")
+        read += len(chunk)
+        if read > bytes_max:
+            break
+        share.grow_to(read)
+        chunks.append(chunk)
+        if not message.get("more_body", False):
+            INGEST_BYTES.inc(read)
+            return chunks[0] if len(chunks) == 1 else b"".join(chunks)
     await _drain(receive)
     raise _too_large(bytes_max)
 

@@ -39,7 +39,6 @@ class Forwarder:
         assert settings.query_url is not None, "without an address there is nothing to forward to"
         self._url = URL(settings.query_url)
         self._head_timeout_s = settings.query_head_timeout_s
-        self._body_idle_timeout_s = settings.ingest_body_idle_timeout_s
         self._retry_after_s = settings.ingest_retry_after_s
         self._stopping = asyncio.Event()
         self._session = aiohttp.ClientSession(
@@ -68,7 +67,7 @@ class Forwarder:
             Refused: 503 where the query service cannot be reached, 502 where it broke off, 504 where it does not answer.
             ClientGone: the client went away; what was going on at the query service is given up.
         """
-        body = _Body(receive, idle_timeout_s=self._body_idle_timeout_s)
+        body = _Body(receive)
         began = False
         try:
             async with asyncio.timeout(self._head_timeout_s) as patience:
@@ -147,19 +146,14 @@ class Forwarder:
 class _Body:
     """The body of a request, read by one reader, who afterwards notices when the client goes away."""
 
-    def __init__(self, receive: Receive, *, idle_timeout_s: float) -> None:
+    def __init__(self, receive: Receive) -> None:
         self.client_gone = False
         self._receive = receive
-        self._idle_timeout_s = idle_timeout_s
         self._complete = asyncio.Event()
 
     async def chunks(self) -> AsyncIterator[bytes]:
         while True:
-            try:
-                async with asyncio.timeout(self._idle_timeout_s):
-                    message = await self._receive()
-            except TimeoutError:
-                raise Refused(408, "the body did not come in time", headers=((b"connection", b"close"),)) from None
+            message = await self._receive()
             if message["type"] == "http.disconnect":
                 self.client_gone = True
                 self._complete.set()

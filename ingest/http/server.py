@@ -5,15 +5,20 @@ import contextlib
 import errno
 import socket
 from collections.abc import Iterator
-from typing import Any, Final
+from http import HTTPStatus
+from typing import Any, Final, Literal
 
+import msgspec
 import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from ingest.contract.errors import ConfigurationError
 from ingest.contract.http_errors import error_body, request_id
+from ingest.contract.logs import logger
 from ingest.http.app import IngestApp
 from ingest.settings import IngestSettings
+
+log = logger(__name__)
 
 _BACKLOG: Final = 2048
 
@@ -55,7 +60,13 @@ def make_server(app: IngestApp, settings: IngestSettings) -> Server:
     """Return a server for the application; `serve(sockets=[...])` runs it until `should_exit` is set."""
     config = uvicorn.Config(
         app,
-        http=_protocol(settings.ingest_head_timeout_s),
+        http=_protocol(
+            _Patience(
+                head_s=settings.ingest_head_timeout_s,
+                idle_s=settings.ingest_body_idle_timeout_s,
+                body_s=settings.ingest_body_timeout_s,
+            )
+        ),
         ws="none",
         lifespan="off",
         loop="none",
@@ -71,48 +82,93 @@ def make_server(app: IngestApp, settings: IngestSettings) -> Server:
     return Server(config)
 
 
-def _protocol(head_timeout_s: float) -> type[HttpToolsProtocol]:
-    class Protocol(HttpToolsProtocol):
-        """Cuts a connection that does not finish a request's head in time, and answers nonsense with the Error body."""
+class _Patience(msgspec.Struct, frozen=True, kw_only=True):
+    """How long a connection is waited for, in seconds: a whole head, silence within a body, a whole body."""
 
-        _head_timer: asyncio.TimerHandle | None = None
+    head_s: float
+    idle_s: float
+    body_s: float
+
+
+def _protocol(patience: _Patience) -> type[HttpToolsProtocol]:
+    class Protocol(HttpToolsProtocol):
+        """Cuts a connection that keeps us waiting within a request, and answers nonsense with the Error body.
+
+        One timer a connection, looked at when it fires and not touched by each request, so that it costs nothing.
+        """
+
+        _timer: asyncio.TimerHandle | None = None
+        _waiting_for: Literal["head", "body", "nothing"] = "nothing"
+        _began_s = 0.0
+        _heard_s = 0.0
 
         def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
             super().connection_made(_Corked(transport, self.loop))
-            self._head_timer = self.loop.call_later(head_timeout_s, self._cut)
+            self._wait_for_head()
+
+        def connection_lost(self, exc: Exception | None) -> None:
+            if self._timer is not None:
+                self._timer.cancel()
+                self._timer = None
+            super().connection_lost(exc)
 
         def on_message_begin(self) -> None:
             super().on_message_begin()
-            if self._head_timer is None:
-                self._head_timer = self.loop.call_later(head_timeout_s, self._cut)
+            self._wait_for_head()
 
         def on_headers_complete(self) -> None:
-            self._stop_timer()
+            self._waiting_for = "body"
+            self._began_s = self._heard_s = self.loop.time()
             super().on_headers_complete()
 
-        def connection_lost(self, exc: Exception | None) -> None:
-            self._stop_timer()
-            super().connection_lost(exc)
+        def on_body(self, body: bytes) -> None:
+            self._heard_s = self.loop.time()
+            super().on_body(body)
+
+        def on_message_complete(self) -> None:
+            self._waiting_for = "nothing"
+            super().on_message_complete()
 
         def send_400_response(self, msg: str) -> None:
-            made = request_id()
-            body = error_body(status=400, message=msg, request_id=made)
+            self._refuse(400, msg, request_id())
+
+        def _wait_for_head(self) -> None:
+            self._waiting_for = "head"
+            self._heard_s = self.loop.time()
+            if self._timer is None:
+                self._timer = self.loop.call_later(patience.head_s, self._look)
+
+        def _look(self) -> None:
+            """Cut the connection if it is overdue, look again when it could be, or rest until the next request."""
+            self._timer = None
+            if self._waiting_for == "nothing" or self.transport.is_closing():
+                return
+            now_s = self.loop.time()
+            if self._waiting_for == "head":
+                due_s = self._heard_s + patience.head_s
+            else:
+                if self.flow.read_paused:
+                    # It may send; it is us who do not read now.
+                    self._heard_s = now_s
+                due_s = min(self._heard_s + patience.idle_s, self._began_s + patience.body_s)
+            if now_s < due_s:
+                self._timer = self.loop.call_later(due_s - now_s, self._look)
+            elif self._waiting_for == "body" and self.cycle is not None and not self.cycle.response_started:
+                given = dict(self.headers).get(b"x-request-id")
+                made = request_id(None if given is None else given.decode("latin-1"))
+                log.warning("request_timed_out", request_id=made, waited_s=round(now_s - self._began_s, 1))
+                self._refuse(408, "the body did not come in time", made)
+            else:
+                self.transport.close()
+
+        def _refuse(self, status: int, message: str, made: str) -> None:
+            body = error_body(status=status, message=message, request_id=made)
             head = (
-                f"HTTP/1.1 400 Bad Request\r\ncontent-type: application/json\r\ncontent-length: {len(body)}\r\n"
-                f"x-request-id: {made}\r\nconnection: close\r\n\r\n"
+                f"HTTP/1.1 {status} {HTTPStatus(status).phrase}\r\ncontent-type: application/json\r\n"
+                f"content-length: {len(body)}\r\nx-request-id: {made}\r\nconnection: close\r\n\r\n"
             )
             self.transport.write(head.encode() + body)
             self.transport.close()
-
-        def _stop_timer(self) -> None:
-            if self._head_timer is not None:
-                self._head_timer.cancel()
-                self._head_timer = None
-
-        def _cut(self) -> None:
-            self._head_timer = None
-            if not self.transport.is_closing():
-                self.transport.close()
 
     return Protocol
 

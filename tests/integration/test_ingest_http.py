@@ -358,8 +358,15 @@ async def test_answers_are_logged_with_their_request_id_and_without_keys(
     service: IngestService, client: httpx.AsyncClient, key: str
 ) -> None:
     await client.post("/v1/events", json=[{}], headers={"x-request-id": "to-be-found"})
-    lines = [json.loads(line) for line in service.log.read_text().splitlines()]
-    (line,) = [line for line in lines if line.get("request_id") == "to-be-found"]
+    found: list[dict[str, Any]] = []
+
+    async def is_logged() -> bool:
+        lines = [json.loads(line) for line in service.log.read_text().splitlines() if "to-be-found" in line]
+        found[:] = [line for line in lines if line.get("request_id") == "to-be-found"]
+        return bool(found)
+
+    await eventually(is_logged)
+    (line,) = found
     assert (line["event"], line["level"], line["status"]) == ("request_refused", "warning", 400)
     assert key not in service.log.read_text()
 
