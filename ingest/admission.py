@@ -10,7 +10,7 @@ from base64 import urlsafe_b64encode
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, NamedTuple
 
 import msgspec
 
@@ -47,11 +47,10 @@ _encode = msgspec.json.Encoder().encode
 MakeIds = Callable[[Sequence[int]], list[str]]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Incomplete:
-    """An accepted item that lacks something: its index in the request, and its place among the accepted."""
+class _Incomplete(NamedTuple):
+    """An accepted item that lacks something: its place in the request, and among the accepted."""
 
-    index: int
+    item: int
     place: int
     unnamed: bool
     untimed: bool
@@ -148,7 +147,7 @@ def admit(items: Items, *, project_id: str, accepted_ms: int, make_ids: MakeIds 
             rejected.append(_refuse(items, index, refusal))
             continue
         if untimed or not event.id:
-            incomplete.append(_Incomplete(index=index, place=len(raws), unnamed=not event.id, untimed=untimed))
+            incomplete.append(_Incomplete(index, len(raws), not event.id, untimed))
         ids.append(event.id or "")
         raws.append(raw)
     if incomplete:
@@ -158,13 +157,12 @@ def admit(items: Items, *, project_id: str, accepted_ms: int, make_ids: MakeIds 
 
 def splice(raw: Item, *, event_id: str | None = None, timestamp: int | None = None) -> bytes:
     """Append members to an event's JSON object; every byte before its closing brace stays as it was."""
-    added = b""
-    if event_id is not None:
-        added += b',"id":' + _encode(event_id)
+    added = b"" if event_id is None else b',"id":' + _encode(event_id)
     if timestamp is not None:
         added += b',"timestamp":%d' % timestamp
-    body = bytes(raw).rstrip(_SPACE)
-    return body[:-1] + added + b"}"
+    # Slices of an array end with the brace; lines and whole bodies may have space behind it.
+    view = memoryview(raw) if isinstance(raw, msgspec.Raw) else memoryview(raw.rstrip(_SPACE))
+    return b"".join((view[:-1], added, b"}"))
 
 
 def _complete(
@@ -178,19 +176,18 @@ def _complete(
     accepted_ms: int,
 ) -> None:
     """Add what is missing, in place; an event that no longer fits with it is refused."""
-    made = iter(make_ids([item.index for item in incomplete if item.unnamed]))
+    made = iter(make_ids([lacking.item for lacking in incomplete if lacking.unnamed]))
     too_large: list[int] = []
-    for item in incomplete:
-        event_id = next(made) if item.unnamed else None
-        raw = splice(raws[item.place], event_id=event_id, timestamp=accepted_ms if item.untimed else None)
-        raws[item.place] = raw
-        ids[item.place] = event_id or ids[item.place]
-        try:
-            # The worker holds the same limit against what it reads.
-            _check_size(raw)
-        except InvalidEvent as refusal:
-            rejected.append(_refuse(items, item.index, refusal))
-            too_large.append(item.place)
+    for item, place, unnamed, untimed in incomplete:
+        event_id = next(made) if unnamed else None
+        raw = splice(raws[place], event_id=event_id, timestamp=accepted_ms if untimed else None)
+        if event_id is not None:
+            ids[place] = event_id
+        raws[place] = raw
+        # The worker holds the same limit against what it reads.
+        if len(raw) > EVENT_BYTES_MAX:
+            rejected.append(_refuse(items, item, _too_large(len(raw))))
+            too_large.append(place)
     for place in reversed(too_large):
         del ids[place], raws[place]
     if too_large:
@@ -200,7 +197,11 @@ def _complete(
 def _check_size(raw: Item) -> None:
     size = len(raw) if isinstance(raw, bytes) else memoryview(raw).nbytes
     if size > EVENT_BYTES_MAX:
-        raise InvalidEvent("event_too_large", f"the event has {size} bytes; at most {EVENT_BYTES_MAX} are taken")
+        raise _too_large(size)
+
+
+def _too_large(size: int) -> InvalidEvent:
+    return InvalidEvent("event_too_large", f"the event has {size} bytes; at most {EVENT_BYTES_MAX} are taken")
 
 
 def _refuse(items: Items, index: int, refusal: InvalidEvent) -> Rejected:

@@ -112,8 +112,7 @@ _decode = msgspec.json.Decoder(Event).decode
 _LONE_SURROGATE: Final = re.compile(
     rb"\\u[dD][89abAB][0-9a-fA-F]{2}(?!\\u[dD][c-fC-F])|(?<!\\u[dD][89abAB][0-9a-fA-F]{2})\\u[dD][c-fC-F][0-9a-fA-F]{2}"
 )
-_BRACE: Final = ord("{")
-_NULL: Final = ord("n")
+_OBJECT_OR_NULL: Final = b"{n"
 
 
 def decode_event(raw: bytes | msgspec.Raw) -> Event:
@@ -171,15 +170,11 @@ def check_objects(event: Event) -> None:
     Raises:
         InvalidEvent: `invalid_member`.
     """
-    if event.data is not ABSENT and not _is_object(event.data):
-        raise InvalidEvent("invalid_member", "`data` must be a JSON object")
-    if event.metadata is not ABSENT and not _is_object(event.metadata):
-        raise InvalidEvent("invalid_member", "`metadata` must be a JSON object")
-
-
-def _is_object(value: msgspec.Raw) -> bool:
-    view = memoryview(value)
-    return not view.nbytes or view[0] in (_BRACE, _NULL)
+    for name, value in (("data", event.data), ("metadata", event.metadata)):
+        if value is not ABSENT:
+            view = memoryview(value)
+            if view.nbytes and view[0] not in _OBJECT_OR_NULL:
+                raise InvalidEvent("invalid_member", f"`{name}` must be a JSON object")
 
 
 def timestamp_ms(value: str | float) -> int:
