@@ -1,0 +1,116 @@
+"""Topics and tables on the real servers: made, made again, made by two processes at once."""
+
+import subprocess
+import uuid
+from collections.abc import Iterator
+
+import pytest
+
+from deploy import migrate
+from deploy import topics as topic_admin
+from ingest.contract import store
+from ingest.contract.errors import BrokerUnavailable, ConfigurationError, StoreUnavailable
+from ingest.contract.topics import CONTROL, TOOL_EXECUTIONS, Topic, topics
+from tests.support.parts import popen
+
+pytestmark = pytest.mark.real
+
+
+@pytest.fixture
+def database_url(clickhouse_url: str) -> Iterator[str]:
+    """The address of a database that is not there yet."""
+    name = f"migrations_{uuid.uuid4().hex[:12]}"
+    yield f"{clickhouse_url.rstrip('/')}/{name}"
+    client = store.client(clickhouse_url)
+    client.command(f"DROP DATABASE IF EXISTS {name}")
+    client.close()
+
+
+def _tables(url: str) -> set[str]:
+    client = store.client(url)
+    try:
+        return {str(row[0]) for row in client.query("SHOW TABLES").result_rows}
+    finally:
+        client.close()
+
+
+def test_migrations_make_the_database_once_and_a_dry_run_makes_nothing(database_url: str) -> None:
+    everything = [each.label for each in migrate.read()]
+    assert [each.label for each in migrate.apply(database_url, dry_run=True)] == everything
+    assert [each.label for each in migrate.apply(database_url)] == everything
+    assert _tables(database_url) >= {"tool_executions", "usage_windows", "dead_letters", "progress", "schema_migrations"}
+    assert migrate.apply(database_url, dry_run=True) == migrate.apply(database_url) == []
+
+
+def test_two_processes_may_migrate_at_once(database_url: str) -> None:
+    both = [popen(["migrate", "--clickhouse", database_url]) for _ in range(2)]
+    said = [process.communicate(timeout=120)[0] for process in both]
+    assert [process.returncode for process in both] == [0, 0], said
+    assert migrate.apply(database_url) == []
+
+
+def test_a_dry_run_of_the_command_exits_1_while_something_is_missing(database_url: str) -> None:
+    def dry_run() -> "subprocess.CompletedProcess[str]":
+        process = popen(["migrate", "--dry-run", "--clickhouse", database_url])
+        said, _ = process.communicate(timeout=120)
+        return subprocess.CompletedProcess([], process.returncode, said)
+
+    assert dry_run().returncode == 1
+    migrate.apply(database_url)
+    assert dry_run().returncode == 0
+
+
+def test_a_file_that_was_changed_after_it_was_applied_stops_the_next_run(database_url: str, tmp_path) -> None:
+    file = tmp_path / "0001_one.sql"
+    file.write_text("CREATE TABLE IF NOT EXISTS one (a Int8) ENGINE = MergeTree ORDER BY a")
+    migrate.apply(database_url, folder=tmp_path)
+    file.write_text("CREATE TABLE IF NOT EXISTS one (a Int16) ENGINE = MergeTree ORDER BY a")
+    with pytest.raises(ConfigurationError, match=r"0001_one\.sql was changed"):
+        migrate.apply(database_url, folder=tmp_path)
+
+
+def test_a_migration_that_broke_off_is_taken_up_again(database_url: str, tmp_path) -> None:
+    file = tmp_path / "0001_two.sql"
+    good = "CREATE TABLE IF NOT EXISTS one (a Int8) ENGINE = MergeTree ORDER BY a;"
+    file.write_text(good + "CREATE TABLE IF NOT EXISTS two (a Nonsense) ENGINE = MergeTree ORDER BY a")
+    with pytest.raises(StoreUnavailable, match="refused"):
+        migrate.apply(database_url, folder=tmp_path)
+    assert "one" in _tables(database_url)
+    file.write_text(good + "CREATE TABLE IF NOT EXISTS two (a Int8) ENGINE = MergeTree ORDER BY a")
+    assert [each.label for each in migrate.apply(database_url, folder=tmp_path)] == ["0001_two"]
+    assert _tables(database_url) >= {"one", "two"}
+
+
+def test_an_address_where_nobody_listens_is_one_line() -> None:
+    with pytest.raises(StoreUnavailable, match=r"no ClickHouse answers at 127\.0\.0\.1:1"):
+        migrate.apply("http://127.0.0.1:1/t")
+    with pytest.raises(BrokerUnavailable, match=r"no Kafka answers at 127\.0\.0\.1:1"):
+        topic_admin.apply("127.0.0.1:1", topics())
+
+
+def test_topics_are_made_with_their_settings_also_by_two_processes_at_once(kafka_address: str) -> None:
+    both = [popen(["topics", "--kafka", kafka_address]) for _ in range(2)]
+    said = [process.communicate(timeout=120)[0] for process in both]
+    assert [process.returncode for process in both] == [0, 0], said
+    assert [change for change in topic_admin.apply(kafka_address, topics()) if change.kind != "differs"] == []
+
+
+def test_a_dry_run_makes_no_topic(kafka_address: str) -> None:
+    topic = Topic(name=f"dry-{uuid.uuid4().hex[:8]}", partitions=1)
+    assert [change.kind for change in topic_admin.apply(kafka_address, [topic], dry_run=True)] == ["create"]
+    assert [change.kind for change in topic_admin.apply(kafka_address, [topic], dry_run=True)] == ["create"]
+
+
+def test_a_mended_setting_leaves_the_operators_own_in_force(kafka_address: str) -> None:
+    name = f"mend-{uuid.uuid4().hex[:8]}"
+    as_made = Topic(name=name, partitions=1, config={"message.timestamp.type": "CreateTime", "retention.ms": "12345"})
+    wanted = Topic(name=name, partitions=1, config={"message.timestamp.type": "LogAppendTime", "retention.ms": "99999"})
+    topic_admin.apply(kafka_address, [as_made])
+    assert [change.kind for change in topic_admin.apply(kafka_address, [wanted])] == ["mend", "differs"]
+    (left,) = topic_admin.apply(kafka_address, [wanted])
+    assert left.kind == "differs"
+    assert "retention.ms=12345" in left.text
+
+
+def test_the_names_the_services_rely_on_are_among_the_topics() -> None:
+    assert {TOOL_EXECUTIONS, CONTROL} <= {topic.name for topic in topics()}
