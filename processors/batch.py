@@ -4,6 +4,7 @@ In two strides, because between them ClickHouse may have to be asked which ids i
 `settle` takes the answers and builds rows, sums and the receipt.
 """
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -169,6 +170,8 @@ def settle(candidates: Candidates, *, known: Mapping[int, int], stores_payload: 
         accepted_ms=[decoded.accepted_ms[place] for place in accepted],
         offsets=[decoded.offsets[place] for place in accepted],
         indexes=[decoded.indexes[place] for place in accepted],
+        data=[decoded.data[place] for place in accepted],
+        metadata=[decoded.metadata[place] for place in accepted],
         origin={
             "batch_month": batch.month,
             "incarnation": batch.incarnation,
@@ -224,25 +227,25 @@ def _sum_up(prepared: Prepared, rows: pl.DataFrame) -> None:
 def _count(candidates: Candidates, accepted: Sequence[int], known: Mapping[int, int]) -> dict[str, dict[str, int]]:
     """Count every outcome by project; events = accepted + duplicates + dead_letters + forwarded holds for each."""
     decoded = candidates.decoded
+    owners = decoded.project_ids
+    repeated = [*(place for place in candidates.firsts.tolist() if place in known), *candidates.repeats]
+    outcomes = {
+        "accepted": Counter(owners[place] for place in accepted),
+        "forwarded": Counter(owners[place] for place, _ in candidates.forwards),
+        "dead_letters": Counter(letter.project_id for letter in decoded.dead_letters),
+        "duplicates": Counter(owners[place] for place in repeated),
+    }
     projects: dict[str, dict[str, int]] = {}
-
-    def add(project_id: str, outcome: str) -> None:
-        parts = projects.setdefault(project_id, dict.fromkeys(COUNTS, 0))
-        parts["events"] += 1
-        parts[outcome] += 1
-
-    for place in accepted:
-        add(decoded.project_ids[place], "accepted")
-    for place, _ in candidates.forwards:
-        add(decoded.project_ids[place], "forwarded")
-    for letter in decoded.dead_letters:
-        add(letter.project_id, "dead_letters")
-    for place in (*(place for place in candidates.firsts.tolist() if place in known), *candidates.repeats):
-        add(decoded.project_ids[place], "duplicates")
+    for outcome, by_owner in outcomes.items():
+        for owner, count in by_owner.items():
+            parts = projects.setdefault(owner, dict.fromkeys(COUNTS, 0))
+            parts[outcome] += count
+            parts["events"] += count
+    for place in repeated:
         first = candidates.repeats.get(place, place)
         other = known[first] if first in known else content_hash(decoded.events[first])
         if content_hash(decoded.events[place]) != other:
-            projects[decoded.project_ids[place]]["conflicts"] += 1
+            projects[owners[place]]["conflicts"] += 1
     return projects
 
 

@@ -35,6 +35,8 @@ def execution_rows(
     accepted_ms: Sequence[int],
     offsets: Sequence[int],
     indexes: Sequence[int],
+    data: Sequence[bytes],
+    metadata: Sequence[bytes],
     origin: Mapping[str, object],
     stores_payload: Callable[[str], bool],
 ) -> pl.DataFrame:
@@ -49,16 +51,17 @@ def execution_rows(
     contexts = [event.context or _NO_CONTEXT for event in events]
     sources = [event.source or _NO_SOURCE for event in events]
     parents = [event.parent or _NO_PARENT for event in events]
-    data = _clean([bytes(event.data) for event in events])
-    error_messages = _clean_texts([failure[0] for failure in failures])
-    messages = _clean_texts([event.message or "" for event in events])
-    hashes = [_hash(event, error, raw) for event, error, raw in zip(events, error_messages, data, strict=True)]
+    payloads = clean_json(data)
+    error_messages = clean_texts([failure[0] for failure in failures])
+    messages = clean_texts([event.message or "" for event in events])
+    hashes = [_hash(event, error, raw) for event, error, raw in zip(events, error_messages, payloads, strict=True)]
     stored = {project_id: stores_payload(project_id) for project_id in set(project_ids)}
     if not all(stored.values()):
-        data = [raw if stored[project_id] else b"" for raw, project_id in zip(data, project_ids, strict=True)]
+        payloads = ["" if not stored[owner] else text for text, owner in zip(payloads, project_ids, strict=True)]
 
     def text(name: str, values: Sequence[str | None]) -> pl.Series:
-        return pl.Series(name, values, dtype=pl.String)
+        # Many members are seldom sent: a column of nothing costs nothing.
+        return pl.Series(name, values if any(values) else pl.repeat("", len(values), eager=True), dtype=pl.String)
 
     frame = pl.DataFrame(
         [
@@ -87,8 +90,8 @@ def execution_rows(
             text("framework", [source.framework for source in sources]),
             text("language", [source.language for source in sources]),
             text("host", [source.host for source in sources]),
-            text("metadata", [raw.decode() for raw in _clean([_object(event.metadata) for event in events])]),
-            text("data", [raw.decode() if raw != b"null" else "" for raw in data]),
+            text("metadata", clean_json(metadata)),
+            text("data", payloads),
             pl.Series("content_hash", hashes, dtype=pl.UInt64),
             pl.Series("accepted_at", accepted_ms, dtype=pl.Int64),
             pl.Series("kafka_offset", offsets, dtype=pl.UInt64),
@@ -119,50 +122,40 @@ def execution_rows(
     )
 
 
-def _object(raw: object) -> bytes:
-    """The bytes of `metadata`; null and absent are one."""
-    value = bytes(memoryview(raw))  # type: ignore[arg-type]
-    return b"" if value == b"null" else value
-
-
 def content_hash(event: Event) -> int:
     """Return what `content_hash` of an event's row is: whether two events with one id say the same.
 
     The timestamp is left out, for a retry may have been given a new one.
     """
-    error_message = redact_text(failure_of(event)[0])
-    return _hash(event, error_message, redact_json(bytes(event.data)))
+    data = bytes(event.data)
+    return _hash(event, redact_text(failure_of(event)[0]), "" if data == b"null" else redact_json(data).decode())
 
 
-def _hash(event: Event, error_message: str, data: bytes) -> int:
-    said = "\x1f".join(
-        (
-            event.tool_slug,
-            event.status,
-            repr(event.duration_ms),
-            event.user_id or "",
-            event.session_id or "",
-            event.message or "",
-            error_message,
-        )
+def _hash(event: Event, error_message: str, data: str) -> int:
+    said = (
+        f"{event.tool_slug}\x1f{event.status}\x1f{event.duration_ms!r}\x1f{event.user_id or ''}\x1f{event.session_id or ''}"
+        f"\x1f{event.message or ''}\x1f{error_message}\x1f{data}"
     )
-    return xxhash.xxh3_64_intdigest(said.encode(errors="surrogatepass") + b"\x1f" + data)
+    return xxhash.xxh3_64_intdigest(said.encode())
 
 
-def _clean(values: list[bytes]) -> list[bytes]:
+def clean_json(values: Sequence[bytes]) -> list[str]:
     """Redact JSON texts; those without any sign of a secret pass unread."""
-    signed = _with_signs([value.decode() for value in values])
-    for place in signed:
-        values[place] = redact_json(values[place])
-    return values
+    texts = [value.decode() for value in values]
+    for place in _with_signs(texts):
+        texts[place] = redact_json(values[place]).decode()
+    return texts
 
 
-def _clean_texts(values: list[str]) -> list[str]:
+def clean_texts(values: list[str]) -> list[str]:
+    """Redact messages, in place."""
     for place in _with_signs(values):
         values[place] = redact_text(values[place])
     return values
 
 
 def _with_signs(values: list[str]) -> list[int]:
+    if not any(values):
+        return []
     series = pl.Series(values, dtype=pl.String)
     return series.str.contains_any(list(SIGNS), ascii_case_insensitive=True).arg_true().to_list()
