@@ -260,3 +260,23 @@ def test_result_files_of_the_server_are_out_of_reach(clickhouse: ClickHouse, dat
     clickhouse.done("CREATE TABLE t (a String) ENGINE = Memory", database=database)
     assert clickhouse.ask("INSERT INTO t FROM INFILE '/etc/hostname' FORMAT LineAsString", database=database).status >= 400
     assert clickhouse.value("SELECT count() FROM t", database=database) == "0"
+
+
+@pytest.mark.parametrize("rows", [0, 3, 500_000])
+def test_native_compression_both_ways(clickhouse: ClickHouse, database: str, rows: int) -> None:
+    """`compress=1` sends ClickHouse's own compressed blocks, and `decompress=1` takes them as they came."""
+    clickhouse.done("CREATE TABLE t (number UInt64) ENGINE = Memory", database=database)
+    packed = clickhouse.done(f"SELECT number FROM numbers({rows})", default_format="Native", compress=1).body
+    clickhouse.done("INSERT INTO t FORMAT Native", packed, database=database, decompress=1)
+    assert clickhouse.rows("SELECT count(), sum(number) FROM t", database=database) == [
+        [str(rows), str(rows * (rows - 1) // 2)]
+    ]
+
+
+def test_a_native_block_with_a_wrong_checksum_is_refused(clickhouse: ClickHouse, database: str) -> None:
+    """Bytes that changed on their way are found, and nothing is inserted."""
+    clickhouse.done("CREATE TABLE t (number UInt64) ENGINE = Memory", database=database)
+    packed = clickhouse.done("SELECT number FROM numbers(100)", default_format="Native", compress=1).body
+    broken = packed[:40] + bytes([packed[40] ^ 1]) + packed[41:]
+    assert clickhouse.ask("INSERT INTO t FORMAT Native", broken, database=database, decompress=1).code == 40
+    assert clickhouse.value("SELECT count() FROM t", database=database) == "0"

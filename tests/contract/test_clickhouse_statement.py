@@ -19,6 +19,7 @@ from deploy.embedded.clickhouse.errors import ClickHouseError, parse_engine_erro
 from deploy.embedded.clickhouse.external import parse_form
 from deploy.embedded.clickhouse.insert import Kind
 from deploy.embedded.clickhouse.loading import statement_bytes
+from deploy.embedded.clickhouse.native_frames import NativeFrameEncoder, read_frames
 from deploy.embedded.clickhouse.settings import assigned_by_set
 from deploy.embedded.clickhouse.sql_tokens import quote_identifier, quote_string, string_value, tokens
 from deploy.embedded.clickhouse.statement import parse_statement
@@ -163,6 +164,26 @@ def test_results_decode_to_what_was_encoded(pieces: list[bytes], encoding: str) 
     coder = encoder(encoding, 3)
     packed = b"".join(coder.encode(piece) for piece in pieces) + coder.flush()
     assert decoded(packed, encoding) == b"".join(pieces)
+
+
+@given(pieces=st.lists(st.binary(max_size=500), max_size=5))
+def test_native_blocks_decode_to_what_was_encoded(pieces: list[bytes]) -> None:
+    """ClickHouse's own compressed blocks, written and read, lose nothing."""
+    coder = NativeFrameEncoder()
+    packed = b"".join(coder.encode(piece) for piece in pieces) + coder.flush()
+    assert b"".join(read_frames(lambda size, at: packed[at : at + size], len(packed), verify=True)) == b"".join(pieces)
+
+
+@given(
+    content=st.binary(min_size=1, max_size=300), place=st.integers(min_value=0), change=st.integers(min_value=1, max_value=255)
+)
+def test_a_changed_byte_of_a_native_block_is_found(content: bytes, place: int, change: int) -> None:
+    """Checksums find what went wrong on the way, wherever it is."""
+    coder = NativeFrameEncoder()
+    packed = bytearray(coder.encode(content) + coder.flush())
+    packed[place % len(packed)] ^= change
+    with pytest.raises(ClickHouseError):
+        list(read_frames(lambda size, at: bytes(packed[at : at + size]), len(packed), verify=True))
 
 
 @pytest.mark.parametrize(

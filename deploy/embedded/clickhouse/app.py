@@ -169,7 +169,7 @@ class Application:
 
 async def _receive_body(receive: Receive, body: Spool, request: QueryRequest) -> None:
     """Take the body in; the statement of a plain INSERT goes to the request, so that the spool holds nothing but rows."""
-    first = not request.query and not request.content_encoding and not request.content_type.startswith("multipart/")
+    first = not request.query and not request.encoded and not request.content_type.startswith("multipart/")
     while True:
         message = await receive()
         if message["type"] == "http.disconnect":

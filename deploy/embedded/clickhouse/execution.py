@@ -17,12 +17,13 @@ import structlog
 
 from deploy.embedded.clickhouse.body import Spool
 from deploy.embedded.clickhouse.channel import ClientGone, Outcome, ResultChannel
-from deploy.embedded.clickhouse.compression import choose_encoding, encoder
+from deploy.embedded.clickhouse.compression import Encoder, choose_encoding, encoder
 from deploy.embedded.clickhouse.engine import Engine, EngineConnection, Statistics
 from deploy.embedded.clickhouse.errors import BAD_ARGUMENTS, READONLY, UNKNOWN_EXCEPTION, ClickHouseError
 from deploy.embedded.clickhouse.external import create_external_tables, drop_external_tables
 from deploy.embedded.clickhouse.insert import DEFAULT_FORMAT, Kind, Statement
 from deploy.embedded.clickhouse.loading import Loaded, load
+from deploy.embedded.clickhouse.native_frames import NativeFrameEncoder
 from deploy.embedded.clickhouse.processes import RunningQueries, RunningQuery
 from deploy.embedded.clickhouse.request import QueryRequest
 from deploy.embedded.clickhouse.rewriting import (
@@ -274,8 +275,12 @@ class Execution:
         return statistics
 
     def _describe(self, job: Job, output_format: str | None) -> None:
-        encoding = choose_encoding(job.request.accept_encoding) if output_format else None
-        job.channel.describe(output_format, (encoding, encoder(encoding, job.request.zlib_level)) if encoding else None)
+        encoding: tuple[str, Encoder] | None = None
+        if output_format is not None and job.request.native_output_compression:
+            encoding = ("", NativeFrameEncoder())  # ClickHouse's own blocks: no header names them
+        elif output_format is not None and (chosen := choose_encoding(job.request.accept_encoding)):
+            encoding = (chosen, encoder(chosen, job.request.zlib_level))
+        job.channel.describe(output_format, encoding)
 
     def _done(self, job: Job, output_format: str | None, statistics: Statistics) -> Outcome:
         job.channel.flush()

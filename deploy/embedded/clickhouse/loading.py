@@ -9,6 +9,7 @@ from deploy.embedded.clickhouse.body import Spool
 from deploy.embedded.clickhouse.compression import decode
 from deploy.embedded.clickhouse.errors import ClickHouseError
 from deploy.embedded.clickhouse.insert import MAX_QUERY_BYTES, Kind, Statement, parse_insert
+from deploy.embedded.clickhouse.native_frames import read_frames
 from deploy.embedded.clickhouse.request import QueryRequest
 from deploy.embedded.clickhouse.statement import parse_statement
 
@@ -43,8 +44,8 @@ def load(request: QueryRequest, body: Spool, new_spool: Callable[[], Spool]) -> 
     """
     head = request.query
     plain = body
-    if body.size and request.content_encoding not in ("", "identity"):
-        head, plain = _decoded(head, body, request.content_encoding, new_spool)
+    if body.size and request.encoded:
+        head, plain = _decoded(request, body, new_spool)
     if head and not head.endswith(b"\n"):
         head += b"\n"
     try:
@@ -65,11 +66,16 @@ def load(request: QueryRequest, body: Spool, new_spool: Callable[[], Spool]) -> 
             plain.close()
 
 
-def _decoded(head: bytes, body: Spool, encoding: str, new_spool: Callable[[], Spool]) -> tuple[bytes, Spool]:
+def _decoded(request: QueryRequest, body: Spool, new_spool: Callable[[], Spool]) -> tuple[bytes, Spool]:
     """The head of the text, and the rest of the body in a new spool."""
+    if request.native_input_compression:
+        pieces = read_frames(body.read, body.size, verify=request.verify_checksums)
+    else:
+        pieces = decode(body.read, body.size, request.content_encoding)
+    head = request.query
     plain = new_spool()
     try:
-        for piece in decode(body.read, body.size, encoding):
+        for piece in pieces:
             if not head and not plain.size and (size := statement_bytes(piece)):
                 head = piece[:size]
                 plain.write(memoryview(piece)[size:])

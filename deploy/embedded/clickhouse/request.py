@@ -13,7 +13,6 @@ from deploy.embedded.clickhouse.errors import (
     AUTHENTICATION_FAILED,
     BAD_REQUEST_PARAMETER,
     INVALID_SESSION_TIMEOUT,
-    NOT_IMPLEMENTED,
     UNKNOWN_ROLE,
     ClickHouseError,
 )
@@ -92,7 +91,13 @@ class QueryRequest:
     zlib_level: int = 3
     native_output_compression: bool = False
     native_input_compression: bool = False
+    verify_checksums: bool = True
     cors: bool = False
+
+    @property
+    def encoded(self) -> bool:
+        """Whether the body is compressed in any way."""
+        return self.native_input_compression or self.content_encoding not in ("", "identity")
 
 
 def _pairs(scope: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
@@ -214,12 +219,8 @@ def read_request(scope: Mapping[str, Any], form: Iterable[tuple[str, str]] = (),
         request.zlib_level = int(level)
     request.native_output_compression = members.get("compress", "").lower() in _TRUE
     request.native_input_compression = members.get("decompress", "").lower() in _TRUE
-    if request.native_output_compression or request.native_input_compression:
-        raise ClickHouseError(
-            NOT_IMPLEMENTED,
-            "NOT_IMPLEMENTED",
-            "compress=1 and decompress=1 (ClickHouse's native block compression) are not supported here: "
-            "use Accept-Encoding with enable_http_compression=1, and Content-Encoding",
-        )
+    request.verify_checksums = (
+        members.get("http_native_compression_disable_checksumming_on_decompress", "").lower() not in _TRUE
+    )
     request.cors = members.get("add_http_cors_header", "").lower() in _TRUE and "origin" in headers
     return request
