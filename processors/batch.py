@@ -38,6 +38,11 @@ class Batch:
         return f"{plain}:{self.rewind}" if self.rewind else plain
 
     @property
+    def nbytes(self) -> int:
+        """Decoded bytes of its records."""
+        return sum(len(record.value) for record in self.records if record.value is not None)
+
+    @property
     def month(self) -> int:
         """The table partition of all its rows: the month of its first record, which a rewritten batch shares."""
         return batch_month(self.records[0].timestamp_ms if self.records else 0)

@@ -23,6 +23,7 @@ from processors.batch import Batch, Candidates, Forward, Prepared, adopt, read, 
 from processors.decode import DeadLetter, Record
 from processors.dedupe import SeenFilter
 from processors.driver import Committed, Run
+from processors.room import Room
 
 log = logger(__name__)
 T = TypeVar("T")
@@ -186,6 +187,7 @@ class PartitionLedger:
         stores_payload: Callable[[str], bool],
         in_thread: "InThread",
         reached: Callable[[str], Awaitable[None]],
+        room: Room,
     ) -> None:
         self.partition = partition
         self.next_offset = -1
@@ -198,6 +200,7 @@ class PartitionLedger:
         self._stores_payload = stores_payload
         self._in_thread = in_thread
         self._reached = reached
+        self._room = room
         self._generation: int | None = None
         self._incarnation = ""
         self._partitions = 0
@@ -289,7 +292,8 @@ class PartitionLedger:
                     self._report_gap(run.first_offset, min(log_start, run.records[0].offset))
             whole = self._batch(run.first_offset, run.next_offset, run.records)
             for batch in split(whole, events_max=self._limits.batch_events, bytes_max=self._limits.batch_bytes):
-                await self._write(batch, generation=run.generation)
+                async with self._room.take(batch.nbytes):
+                    await self._write(batch, generation=run.generation)
 
     def _batch(self, first_offset: int, next_offset: int, records: Sequence[Record]) -> Batch:
         return Batch(
@@ -344,7 +348,14 @@ class PartitionLedger:
     async def _recover(self, first_offset: int, next_offset: int) -> None:
         """Write a planned range again. What landed of it, by whomever, is the truth for its sums and its receipt."""
         records = await self._broker.read(self.partition, first_offset, next_offset)
-        prepared = await self._prepare(self._batch(first_offset, next_offset, records))
+        batch = self._batch(first_offset, next_offset, records)
+        async with self._room.take(batch.nbytes):
+            await self._write_again(batch)
+        metrics.WORKER_BATCHES.labels("recovered").inc()
+        log.info("batch_recovered", partition=self.partition, first_offset=first_offset, next_offset=next_offset)
+
+    async def _write_again(self, batch: Batch) -> None:
+        prepared = await self._prepare(batch)
         if prepared.dead_letters:
             await self._step("dead_letters", lambda: self._store.write_dead_letters(prepared))
         if prepared.dead_letters or prepared.forwards:
@@ -352,8 +363,6 @@ class PartitionLedger:
         adopt(prepared, await self._land(prepared))
         await self._prove(prepared)
         self._proved(prepared)
-        metrics.WORKER_BATCHES.labels("recovered").inc()
-        log.info("batch_recovered", partition=self.partition, first_offset=first_offset, next_offset=next_offset)
 
     async def _land(self, prepared: Prepared) -> pl.DataFrame:
         """Return the rows of a batch as they are in ClickHouse, after writing them unless they were there."""

@@ -15,6 +15,7 @@ from processors.broker import KafkaBroker
 from processors.driver import Run, RunConsumer
 from processors.ledger import AbandonedError, Limits, PartitionLedger
 from processors.progress import progress
+from processors.room import Room
 from processors.settings import WorkerSettings
 from processors.sink import ClickHouseStore
 
@@ -59,6 +60,7 @@ class WorkerService:
         self._freshness: dict[int, int] = {}
         self._incarnation = ""
         self._partitions = 0
+        self._room = Room(settings.work_bytes)
         # One thread: the work is bound by the interpreter, more of them would only interleave.
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="prepare")
 
@@ -190,6 +192,7 @@ class WorkerService:
             stores_payload=lambda project: self._access.rules_of(project).store_payloads,
             in_thread=self._in_thread,
             reached=self._reached,
+            room=self._room,
         )
 
     def _in_thread(self, work: Callable[[], T], /) -> Awaitable[T]:
