@@ -77,10 +77,11 @@ def _kind(rows: pl.DataFrame, kind: str, length_ms: int, keys: list[str]) -> pl.
         pl.struct(pl.col("bucket").alias("key"), pl.col("n").alias("value")).alias("durations"),
     )
     if kind == KIND_SESSION_HOUR:
-        first = rows.group_by(by).agg(pl.struct("at_ms", "id").min().alias("first"))
-        sums = sums.join(first, on=by, how="left").with_columns(
-            pl.col("first").struct.field("at_ms").alias("first_ms"), pl.col("first").struct.field("id").alias("first_id")
+        # The smallest (timestamp, id); ids compare by their bytes, as in ClickHouse.
+        first = rows.group_by(by).agg(
+            pl.col("at_ms").min().alias("first_ms"), pl.col("id").sort_by("at_ms", "id").first().alias("first_id")
         )
+        sums = sums.join(first, on=by, how="left")
     else:
         sums = sums.with_columns(
             pl.lit(NO_FIRST_CALL[0], dtype=pl.Int64).alias("first_ms"), pl.lit(NO_FIRST_CALL[1]).alias("first_id")
