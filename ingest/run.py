@@ -84,7 +84,7 @@ async def serve(settings: IngestSettings) -> None:
         await publisher.stop()
         await control.stop()
         if forwarder is not None:
-            await forwarder.close()
+            forwarder.close()
         log.info("ingest_stopped")
 
 

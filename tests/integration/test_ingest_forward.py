@@ -199,3 +199,36 @@ async def test_a_stop_ends_event_streams_instead_of_waiting_for_them(
     assert await answer.content.read() == b""
     assert await stopping == 0
     assert time.monotonic() - began < 5
+
+
+@pytest.mark.parametrize(
+    ("answer", "closes"),
+    [
+        (b"HTTP/1.1 200 OK\r\n\r\nuntil the end", True),
+        (b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\ncontent-length: 13\r\n\r\nuntil the end", False),
+        # Closed without a word: the kept connection must not be used for the next question.
+        (b"HTTP/1.1 200 OK\r\ncontent-length: 13\r\n\r\nuntil the end", True),
+        (b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n6\r\nuntil \r\n7\r\nthe end\r\n0\r\n\r\n", False),
+    ],
+)
+async def test_answers_of_every_length_and_ending_are_understood(tmp_path: Path, answer: bytes, closes: bool) -> None:
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
+            while True:
+                await reader.readuntil(b"\r\n\r\n")
+                writer.write(answer)
+                await writer.drain()
+                if closes:
+                    break
+        writer.close()
+
+    server = await asyncio.start_server(serve, HOST, 0)
+    port = server.sockets[0].getsockname()[1]
+    nowhere = f"{HOST}:{free_port()}"
+    running = await asyncio.to_thread(IngestService.start, nowhere, tmp_path, ready=False, query_url=f"http://{HOST}:{port}")
+    async with aiohttp.ClientSession(running.url) as http:
+        for _ in range(5):
+            async with http.get("/any") as got:
+                assert (got.status, await got.read()) == (200, b"until the end")
+    assert await asyncio.to_thread(running.stop) == 0
+    server.close()
