@@ -6,11 +6,11 @@ curl, Grafana and any other HTTP client talk to it as they would to a ClickHouse
 The way of a request::
 
     app        reads the head and the body (request, access, body)
-    statement  finds what kind of statement it is and where its data begins (sql_tokens)
-    execution  runs it in a thread of its own connection (engine, settings, sessions, external, processes)
-    response   streams the result back, or the error in ClickHouse's own form (channel, encoding, errors)
+    loading    finds the statement and the rows it carries (compression, native_frames, statement, insert, sql_tokens)
+    execution  runs it in a thread (connections, sessions, settings, external, rewriting, processes)
+    response   streams the result back, or the error in ClickHouse's own form (channel, errors)
 
-`engine` is the only file that imports chdb.
+`engine` is the only file that imports chdb; `server` puts the parts together. EXCEPTIONS.md says what differs from a server.
 """
 
 from deploy.embedded.clickhouse.options import ClickHouseOptions

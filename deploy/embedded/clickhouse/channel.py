@@ -15,6 +15,10 @@ from deploy.embedded.clickhouse.errors import ClickHouseError
 # The engine stops when this much waits for a slow client: a few blocks, so that both sides keep busy.
 HIGH_WATER_BYTES: Final = 8 * 1024 * 1024
 
+# A client that takes nothing for so long holds a thread and a query for nobody. ClickHouse waits 30 s; clients that work
+# on rows while they read them get more here.
+STALL_SECONDS: Final = 300
+
 
 class ClientGone(Exception):
     """The client went away; what the query would still give is for nobody."""
@@ -70,7 +74,7 @@ class ResultChannel:
         """Engine thread: hand over a chunk; blocks while the client is slow.
 
         Raises:
-            ClientGone: nobody reads any more.
+            ClientGone: nobody reads any more, or not for `STALL_SECONDS`.
         """
         self._enqueue(chunk if self.encoder is None else self.encoder.encode(chunk))
 
@@ -79,7 +83,8 @@ class ResultChannel:
             return
         with self._lock:
             while self._waiting_bytes > HIGH_WATER_BYTES and not self._closed:
-                self._lock.wait()
+                if not self._lock.wait(STALL_SECONDS):
+                    raise ClientGone
             if self._closed:
                 raise ClientGone
             self._chunks.append(chunk)

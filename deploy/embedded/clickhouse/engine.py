@@ -126,7 +126,7 @@ class Engine:
         chdb.set_signal_handlers_enabled(False)
         self._connect = chdb.connect
         self._folder = os.fspath(folder)
-        self._defaults = dict(defaults)
+        self.defaults = dict(defaults)
         # Held for the life of the server: the engine shuts down when its last connection closes.
         self._keeper = self._open({"config-file": os.fspath(config_file)})
         self.version = self._scalar(b"SELECT version()")
@@ -150,7 +150,7 @@ class Engine:
         self._keeper.close()
 
     def _open(self, arguments: Mapping[str, str]) -> EngineConnection:
-        pairs = "&".join(f"{name}={value}" for name, value in {**self._defaults, **arguments}.items())
+        pairs = "&".join(f"{name}={value}" for name, value in {**self.defaults, **arguments}.items())
         try:
             return EngineConnection(self._connect(f"{self._folder}?{pairs}"))
         except RuntimeError as error:

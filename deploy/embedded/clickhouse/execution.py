@@ -6,11 +6,9 @@ import fcntl
 import os
 import re
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Final
 
 import structlog
@@ -18,9 +16,9 @@ import structlog
 from deploy.embedded.clickhouse.body import Spool
 from deploy.embedded.clickhouse.channel import ClientGone, Outcome, ResultChannel
 from deploy.embedded.clickhouse.compression import Encoder, choose_encoding, encoder
-from deploy.embedded.clickhouse.engine import Engine, EngineConnection, Statistics
-from deploy.embedded.clickhouse.errors import BAD_ARGUMENTS, READONLY, UNKNOWN_EXCEPTION, ClickHouseError
-from deploy.embedded.clickhouse.external import create_external_tables, drop_external_tables
+from deploy.embedded.clickhouse.connections import Connections
+from deploy.embedded.clickhouse.engine import EngineConnection, Statistics
+from deploy.embedded.clickhouse.errors import BAD_ARGUMENTS, UNKNOWN_EXCEPTION, ClickHouseError
 from deploy.embedded.clickhouse.insert import DEFAULT_FORMAT, Kind, Statement
 from deploy.embedded.clickhouse.loading import Loaded, load
 from deploy.embedded.clickhouse.native_frames import NativeFrameEncoder
@@ -35,14 +33,6 @@ from deploy.embedded.clickhouse.rewriting import (
     with_processes_view,
 )
 from deploy.embedded.clickhouse.sessions import Session
-from deploy.embedded.clickhouse.settings import (
-    CONNECTION_DEFAULTS,
-    assigned_by_set,
-    restore_statement,
-    set_statement,
-    settings_clause,
-)
-from deploy.embedded.clickhouse.sql_tokens import quote_identifier
 
 log = structlog.get_logger("toolledger.clickhouse")
 
@@ -67,31 +57,24 @@ class Execution:
     """Runs jobs on the engine; `run` is called in a pool's thread.
 
     Args:
-        engine: the engine of this process.
+        connections: gives each statement its connection.
         queries: the register of running statements.
         readers: threads that drain results while the engine writes them; as many as there are query threads.
-        spool_folder: where spools go that are too large for memory.
-        spool_memory_bytes: what a spool may hold in memory.
+        new_spool: makes an empty spool with this server's limits.
     """
 
     def __init__(
         self,
         *,
-        engine: Engine,
+        connections: Connections,
         queries: RunningQueries,
         readers: ThreadPoolExecutor,
-        spool_folder: Path,
-        spool_memory_bytes: int,
+        new_spool: Callable[[], Spool],
     ) -> None:
-        self._engine = engine
+        self._connections = connections
         self._queries = queries
         self._readers = readers
-        self._spool_folder = spool_folder
-        self._spool_memory_bytes = spool_memory_bytes
-
-    def new_spool(self) -> Spool:
-        """An empty spool with this server's limits."""
-        return Spool(memory_bytes=self._spool_memory_bytes, folder=self._spool_folder)
+        self.new_spool = new_spool
 
     def run(self, job: Job) -> None:
         """Run a job to its end; the outcome, whatever it is, goes to its channel."""
@@ -115,93 +98,11 @@ class Execution:
         try:
             text = loaded.statement.text[:_SHOWN_TEXT_BYTES].decode(errors="replace").strip()
             self._queries.begin(job.running, text)
-            with self._connection(job, loaded.statement) as (connection, clause):
+            with self._connections.open(job.request, loaded.statement, job.files, job.session) as (connection, clause):
                 return self._execute(job, loaded, connection, clause)
         finally:
             if loaded.data is not None:
                 loaded.data.close()
-
-    # -- the connection a statement runs on --------------------------------------------------------------------------
-
-    @contextmanager
-    def _connection(self, job: Job, statement: Statement) -> Iterator[tuple[EngineConnection, str]]:
-        """A connection with the request's settings in force, and the SETTINGS clause the statement has to carry."""
-        if job.session is not None:
-            with self._session_connection(job, job.session, statement) as prepared:
-                yield prepared
-            return
-        request = job.request
-        settings = dict(request.settings)
-        read_only = self._read_only(request)
-        if read_only:
-            settings["readonly"] = read_only
-        at_opening = {
-            name: value for name, value in settings.items() if name in self._engine.setting_names and "&" not in value
-        }
-        if job.files:
-            at_opening.pop("readonly", None)  # the external tables are made first
-        unknown = {name: value for name, value in settings.items() if name not in at_opening and name != "readonly"}
-        if request.database:
-            if "&" in request.database:
-                raise ClickHouseError(81, "UNKNOWN_DATABASE", f"Database {request.database} does not exist.")
-            at_opening["database"] = request.database
-        connection = self._engine.connect(at_opening)
-        try:
-            if unknown:
-                connection.execute(set_statement(unknown))
-            if job.files:
-                create_external_tables(connection, job.files, request.external, self.new_spool)
-                if read_only:
-                    connection.execute(set_statement({"readonly": read_only}))
-            yield connection, ""
-        finally:
-            connection.close()
-
-    @contextmanager
-    def _session_connection(self, job: Job, session: Session, statement: Statement) -> Iterator[tuple[EngineConnection, str]]:
-        """A session's connection outlives the request: what the request sets is set back, or rides in a clause."""
-        request = job.request
-        if session.connection is None:
-            session.connection = self._engine.connect()
-        connection = session.connection
-        settings = dict(request.settings)
-        read_only = self._read_only(request)
-        # A clause would come too late for the external tables.
-        takes_clause = statement.kind in (Kind.SELECT, Kind.INSERT_DATA) and not statement.has_settings and not job.files
-        if read_only:
-            # SET readonly could not be taken back in a session.
-            settings.pop("readonly", None)
-            if statement.kind is Kind.SELECT and takes_clause:
-                settings["readonly"] = read_only
-            elif statement.kind is Kind.INSERT_DATA or not connection.is_read_only(statement.text):
-                raise ClickHouseError(READONLY, "READONLY", "default: Cannot execute query in readonly mode.")
-        database = request.database or session.database or "default"
-        if database != session.connection_database:
-            connection.execute(f"USE {quote_identifier(database)}".encode())
-            session.connection_database = database
-        around = {} if takes_clause else settings
-        try:
-            if around:
-                connection.execute(set_statement(around))
-            create_external_tables(connection, job.files, request.external, self.new_spool)
-            yield connection, settings_clause(settings) if takes_clause and settings else ""
-        finally:
-            known = [name for name in around if name in self._engine.setting_names]
-            if known:
-                connection.execute(restore_statement(known, {**CONNECTION_DEFAULTS, **session.assigned}))
-            drop_external_tables(connection, job.files)
-        session.assigned.update(assigned_by_set(statement.words))
-        if statement.words and statement.words[0].is_word(b"USE"):
-            output, _ = connection.execute(b"SELECT currentDatabase()", output_format="TabSeparatedRaw")
-            session.database = session.connection_database = output.decode().rstrip("\n")
-
-    @staticmethod
-    def _read_only(request: QueryRequest) -> str:
-        """The value of `readonly` in force: GET may read and set settings (2), as in ClickHouse."""
-        asked = request.settings.get("readonly", "0")
-        return "2" if request.read_only_method and asked in ("", "0") else asked.strip("0")
-
-    # -- kinds of statements -----------------------------------------------------------------------------------------
 
     def _execute(self, job: Job, loaded: Loaded, connection: EngineConnection, clause: str) -> Outcome:
         statement = loaded.statement

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import secrets
-import string
 from collections.abc import Awaitable, Callable, MutableMapping
 from email.utils import formatdate
 from typing import Any, Final
@@ -22,8 +21,6 @@ HOLD_BYTES: Final = 1 << 20
 
 # A statement that gives rows slowly is not held longer than this: who streams wants to see them.
 HOLD_SECONDS: Final = 0.1
-
-_TAG_LETTERS: Final = string.ascii_lowercase
 
 # Content types of formats. Source: ClickHouse, IOutputFormat::getContentType of each format.
 _CONTENT_TYPES: Final = {
@@ -107,7 +104,7 @@ class Response:
         self._send = send
         self._version = version
         self._head_only = head_only
-        self._tag = "".join(secrets.choice(_TAG_LETTERS) for _ in range(16))
+        self._tag = secrets.token_hex(8)
         self._headers = {
             "Date": formatdate(usegmt=True),
             "X-ClickHouse-Server-Display-Name": display_name,

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import functools
+import resource
 import signal
 import socket
 from collections.abc import Callable
@@ -15,6 +17,8 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
 from deploy.embedded.clickhouse.app import Application
+from deploy.embedded.clickhouse.body import Spool
+from deploy.embedded.clickhouse.connections import Connections
 from deploy.embedded.clickhouse.data_folder import CannotStart, DataFolder
 from deploy.embedded.clickhouse.engine import Engine
 from deploy.embedded.clickhouse.engine_config import write_config
@@ -46,6 +50,7 @@ def serve(options: ClickHouseOptions, on_ready: Callable[[str, int], None] | Non
     ends; a stop on a signal also closes the engine in order.
     """
     listener = _listen(options)
+    _raise_file_limit()
     try:
         folder = DataFolder(options.data)
     except BaseException:
@@ -56,6 +61,13 @@ def serve(options: ClickHouseOptions, on_ready: Callable[[str, int], None] | Non
             runner.run(_serve(options, folder, listener, on_ready))
     finally:
         folder.release()
+
+
+def _raise_file_limit() -> None:
+    """Parts are many files, and the usual soft limit of 1,024 is soon reached; the hard one is what the machine allows."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
@@ -117,13 +129,8 @@ async def _serve(
     readers = ThreadPoolExecutor(options.query_threads, thread_name_prefix="reader")
     orders = ThreadPoolExecutor(4, thread_name_prefix="order")
     sessions = Sessions(lambda connection: orders.submit(connection.close))
-    execution = Execution(
-        engine=engine,
-        queries=queries,
-        readers=readers,
-        spool_folder=folder.spools,
-        spool_memory_bytes=options.body_memory_bytes,
-    )
+    new_spool = functools.partial(Spool, memory_bytes=options.body_memory_bytes, folder=folder.spools)
+    execution = Execution(connections=Connections(engine, new_spool), queries=queries, readers=readers, new_spool=new_spool)
     application = Application(
         engine=engine,
         users=options.users,
