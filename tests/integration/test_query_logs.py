@@ -54,6 +54,9 @@ AWKWARD = (
 COLUMNS = {field: "id" if field == "log_id" else field for field in FIELDS}
 
 
+LETTERS = ("", "Z", "z", "é", "𐐀", "\uffee")
+
+
 def make_events():
     chance = random.Random(3)
     events = []
@@ -63,7 +66,7 @@ def make_events():
         events.append(
             {
                 # Equal ids in both projects, and ids that sort otherwise as text than as bytes.
-                "id": f"log_{chance.choice(['', 'Z', 'z', 'é', '𐐀', chr(0xFFEE)])}{index if project == 'proj_a' else index // 2}",
+                "id": f"log_{chance.choice(LETTERS)}{index if project == 'proj_a' else index // 2}",
                 "project_id": project,
                 # Hundreds share one millisecond.
                 "timestamp": T0 + chance.choice([0, 1, chance.randrange(10_000), chance.randrange(9) * 86_400_000]),
