@@ -13,7 +13,7 @@ from yarl import URL
 
 from ingest.contract import metrics
 from ingest.contract.logs import logger
-from ingest.contract.topics import CONSUMER_GROUP, RECORD_BYTES_MAX, TOOL_EXECUTIONS
+from ingest.contract.topics import CONSUMER_GROUP, TOOL_EXECUTIONS
 from processors.driver import Owner, Run, RunSchema, transport
 from processors.service import WorkerService
 from processors.settings import WorkerSettings
@@ -46,7 +46,7 @@ def build(settings: WorkerSettings, *, owner: Owner, service: Callable[[], Worke
         broker_rebalance_timeout=max(30.0, session_s),
         broker_max_poll_interval=_POLL_INTERVAL_S_MAX,
         broker_max_poll_records=settings.fetch_records,
-        consumer_max_fetch_size=max(settings.fetch_bytes, RECORD_BYTES_MAX // 4),
+        consumer_max_fetch_size=settings.fetch_bytes,
         consumer_auto_offset_reset="earliest",
         consumer_metadata_max_age_ms=10_000,
         web_enabled=True,
@@ -56,7 +56,7 @@ def build(settings: WorkerSettings, *, owner: Owner, service: Callable[[], Worke
         loghandlers=[],
     )
     app.conf.override_logging = False
-    app.transport = transport(owner, TOOL_EXECUTIONS)([URL(f"kafka://{settings.kafka}")], app)
+    app.transport = transport(owner, TOOL_EXECUTIONS, ahead_bytes=settings.ahead_bytes)([URL(f"kafka://{settings.kafka}")], app)
     topic = app.topic(TOOL_EXECUTIONS, schema=RunSchema(), internal=False)
 
     @app.agent(topic, isolated_partitions=True, concurrency=1, name="ledger")  # type: ignore[untyped-decorator]

@@ -56,6 +56,7 @@ class Run:
     next_offset: int
     end_offset: int
     records: Sequence[Record]
+    nbytes: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -225,12 +226,14 @@ class RunConsumer(stock.Consumer):  # type: ignore[misc]
 
     owner: ClassVar[Owner]
     topic: ClassVar[str]
+    ahead_bytes: ClassVar[int]
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         # Partitions that were opened under the present generation -> the offset their next run begins with.
         self._next: dict[TP, int] = {}
         self._in_flight: dict[TP, int] = {}
+        self._in_flight_bytes = 0
         self._position: dict[TP, int] = {}
         self._freed = asyncio.Event()
         self._opening: set[asyncio.Task[None]] = set()
@@ -284,6 +287,7 @@ class RunConsumer(stock.Consumer):  # type: ignore[misc]
         self._turn += 1
         self._next.clear()
         self._in_flight.clear()
+        self._in_flight_bytes = 0
         self._position.clear()
         self.owner.suspend()
 
@@ -308,7 +312,7 @@ class RunConsumer(stock.Consumer):  # type: ignore[misc]
     async def _getmany(self, active_partitions: set[TP] | None, timeout: float) -> Mapping[TP, list[Any]]:  # noqa: ASYNC109, ARG002
         turn = self._turn
         wanted = {tp for tp in self._next if self._in_flight.get(tp, 0) < _RUNS_IN_FLIGHT}
-        if not wanted:
+        if not wanted or self._in_flight_bytes >= self.ahead_bytes:
             self._freed.clear()
             try:
                 async with asyncio.timeout(timeout):
@@ -330,6 +334,7 @@ class RunConsumer(stock.Consumer):  # type: ignore[misc]
 
     def _fold(self, tp: TP, records: list[Any], generation: int) -> Run:
         next_offset = records[-1].offset + 1
+        nbytes = sum(len(record.value) for record in records if record.value is not None)
         run = Run(
             partition=tp.partition,
             generation=generation,
@@ -339,9 +344,11 @@ class RunConsumer(stock.Consumer):  # type: ignore[misc]
             records=[
                 Record(offset=r.offset, timestamp_ms=r.timestamp, key=r.key, value=r.value, headers=r.headers) for r in records
             ],
+            nbytes=nbytes,
         )
         self._next[tp] = next_offset
         self._in_flight[tp] = self._in_flight.get(tp, 0) + 1
+        self._in_flight_bytes += nbytes
         return run
 
     def done(self, run: Run) -> None:
@@ -349,6 +356,7 @@ class RunConsumer(stock.Consumer):  # type: ignore[misc]
         tp = TP(self.topic, run.partition)
         if self._in_flight.get(tp, 0) > 0 and run.generation == self.app.consumer_generation_id:
             self._in_flight[tp] -= 1
+            self._in_flight_bytes -= run.nbytes
             self._freed.set()
 
     def _to_message(self, tp: TP, record: Run) -> Any:
@@ -403,7 +411,7 @@ class RunSchema(faust.Schema):  # type: ignore[misc]
         return message.value
 
 
-def transport(owner: Owner, topic: str) -> type[RunTransport]:
-    """Return a transport whose consumer asks `owner` where to start."""
-    consumer = type("LedgerConsumer", (RunConsumer,), {"owner": owner, "topic": topic})
+def transport(owner: Owner, topic: str, *, ahead_bytes: int) -> type[RunTransport]:
+    """Return a transport whose consumer asks `owner` where to start, and holds about `ahead_bytes` of records at most."""
+    consumer = type("LedgerConsumer", (RunConsumer,), {"owner": owner, "topic": topic, "ahead_bytes": ahead_bytes})
     return type("LedgerTransport", (RunTransport,), {"Consumer": consumer})
