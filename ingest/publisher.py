@@ -124,7 +124,7 @@ class Publisher:
                     if error is None:
                         INGEST_PUBLISH_SECONDS.observe(time.monotonic() - began)
                         return
-                    failure = repr(error)
+                    failure = error
                     self._retire(producer, failure)
                     await asyncio.sleep(_RETRY_S)
             except TimeoutError:
@@ -132,10 +132,11 @@ class Publisher:
                 waited_s = time.monotonic() - began
                 raise BrokerUnavailable(f"Kafka did not acknowledge within {waited_s:.1f} s: {failure}") from None
 
-    async def _send(self, producer: AIOKafkaProducer, left: list[Record], headers: Headers) -> Exception | None:
+    async def _send(self, producer: AIOKafkaProducer, left: list[Record], headers: Headers) -> str | None:
         """Send records once; take those acknowledged out of `left`. Return what failed: the producer is spent then."""
         futures: list[asyncio.Future[object]] = []
-        failure: Exception | None = None
+        # Text, because an exception kept here would keep this frame, and the records with it, until a collection.
+        failure: str | None = None
         try:
             for record in left:
                 futures.append(
@@ -145,7 +146,7 @@ class Publisher:
             raise
         except (KafkaError, AssertionError) as error:
             # aiokafka asserts that it knows the partition; it does not where the topic was made again with fewer of them.
-            failure = error
+            failure = repr(error)
         acknowledged = []
         try:
             for future in futures:
@@ -153,7 +154,7 @@ class Publisher:
                     await future
                     acknowledged.append(True)
                 except KafkaError as error:
-                    failure = error
+                    failure = repr(error)
                     acknowledged.append(False)
         finally:
             # Where the deadline ends this early, nobody else asks the rest how they fared.

@@ -29,6 +29,7 @@ class IngestSettings(CommonSettings):
     # At about 6 us an event, the longest that one request can hold up the others is a tenth of a second.
     ingest_events_max: int = Field(default=10_000, ge=1, description="events in one request")
     ingest_pack_bytes: int = Field(default=PACK_BYTES, ge=1024, le=EVENT_BYTES_MAX, description="a pack is closed at this size")
+    # A body costs about three times its size while it is worked on: itself, its packs, and the producer's batches.
     ingest_in_flight_bytes_max: int = Field(
         default=64 * MIB, ge=MIB, description="bodies held at once, from the first byte to the answer; beyond it: 429"
     )

@@ -67,7 +67,9 @@ class IngestApp:
                 status = answer.status
                 await respond(send, answer, request_id, head=scope["method"] == "HEAD")
         except Refused as refusal:
-            refused = refusal
+            # Its traceback leads to this frame and to the body; kept in a variable here, both would wait for a collection.
+            refused = refusal.with_traceback(None)
+            refused.__context__ = None
             status = refusal.status
             await respond(send, refusal.answer(request_id), request_id, head=scope["method"] == "HEAD")
         except ClientGone:

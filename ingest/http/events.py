@@ -1,8 +1,10 @@
 """`POST /v1/events`: the events of one request, from its headers to Kafka's acknowledgement."""
 
 import asyncio
+import functools
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Final
 
 import msgspec
@@ -24,6 +26,8 @@ from ingest.settings import IngestSettings
 _KEY_CHARS_MAX: Final = 256
 # Below that, changing to a thread and back costs more than it gives.
 _THREAD_FROM_BYTES: Final = 512 * 1024
+
+_THREADS: Final = 2
 
 _encode = msgspec.json.Encoder().encode
 _received = INGEST_EVENTS.labels("received")
@@ -49,6 +53,9 @@ class EventsRoute:
         self._publisher = publisher
         self._in_flight = in_flight
         self._now_ms = now_ms
+        # How large a body becomes is known, and counted, only afterwards: few at once keep that bounded. Threads of our own,
+        # because each thread that ever held a large body keeps some of its memory.
+        self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="decompress")
 
     async def __call__(self, scope: Scope, headers: Mapping[bytes, bytes], receive: Receive) -> Answer:
         """Answer one request.
@@ -74,11 +81,7 @@ class EventsRoute:
                     make_ids = retry_ids(key.project_id, idempotency_key)
                 body = await read_body(receive, headers, self._settings, share)
                 if encodings:
-                    bytes_max = self._settings.ingest_decoded_bytes_max
-                    if len(body) < _THREAD_FROM_BYTES:
-                        body = decompress(body, encodings, bytes_max=bytes_max)
-                    else:
-                        body = await asyncio.to_thread(decompress, body, encodings, bytes_max=bytes_max)
+                    body = await self._decompress(body, encodings)
                     share.grow_to(len(body))
                 items = split(body, shape, items_max=self._settings.ingest_events_max)
             except FormatError as error:
@@ -92,6 +95,13 @@ class EventsRoute:
             status=202,
             body=_encode({"accepted": len(admission.ids), "ids": admission.ids, "rejected": admission.rejected}),
         )
+
+    async def _decompress(self, body: bytes, encodings: Sequence[str]) -> bytes:
+        bytes_max = self._settings.ingest_decoded_bytes_max
+        if len(body) < _THREAD_FROM_BYTES:
+            return decompress(body, encodings, bytes_max=bytes_max)
+        work = functools.partial(decompress, body, encodings, bytes_max=bytes_max)
+        return await asyncio.get_running_loop().run_in_executor(self._threads, work)
 
     async def _publish(self, project_id: str, admission: Admission) -> None:
         count = len(admission.ids)
