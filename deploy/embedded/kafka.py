@@ -6,6 +6,7 @@ last file is there, and the broker recovers its own log.
 """
 
 import base64
+import os
 import shutil
 import signal
 import subprocess
@@ -131,7 +132,7 @@ def _serve(broker: Broker, class_path: tuple[Path, ...], settings: Path, say: ka
                 seconds = time.monotonic() - started
                 say(f"Kafka {kafka_jars.KAFKA_VERSION} ready at {broker.host}:{broker.port} after {seconds:.1f} s")
                 trainer = kafka_warm.start_unless_made(class_path)
-            code = jvm.wait()
+            code = _wait(jvm, trainer)
         except _Stopped:
             _end(jvm)
             return 0
@@ -139,12 +140,21 @@ def _serve(broker: Broker, class_path: tuple[Path, ...], settings: Path, say: ka
             jvm.kill()
             jvm.wait()
             if trainer is not None:
-                trainer.kill()
+                trainer.terminate()
                 trainer.wait()
     fault = _fault(broker, output)
     if fault is not None:
         raise ConfigurationError(fault)
     raise BrokerUnavailable(f"Kafka ended by itself with code {code}: see {broker.log_file}")
+
+
+def _wait(jvm: "subprocess.Popen[bytes]", trainer: "subprocess.Popen[bytes] | None") -> int:
+    """Wait for the broker without waking; a trainer that ends before is buried on the way."""
+    while hasattr(os, "waitid") and trainer is not None and jvm.returncode is None and trainer.returncode is None:
+        os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOWAIT)
+        trainer.poll()
+        jvm.poll()
+    return jvm.wait()
 
 
 def _end(jvm: "subprocess.Popen[bytes]") -> None:

@@ -8,6 +8,7 @@ resolves anew through jgo and prints the new pins.
 import fcntl
 import hashlib
 import os
+import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterable
@@ -16,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from deploy.embedded.process import cache_folder
+from deploy.embedded.process import cache_folder, die_with_parent
 from ingest.contract.errors import ConfigurationError
 
 KAFKA_VERSION: Final = "4.3.1"
@@ -27,6 +28,8 @@ _LOGGING_BRIDGE: Final = ("org.apache.logging.log4j", "log4j-slf4j-impl", "log4j
 _CONNECTIONS: Final = 8
 _HTTP_TIMEOUT_S: Final = 20
 _ATTEMPTS: Final = 3
+
+_PROGRESS: Final = "fetching "
 
 Say = Callable[[str], None]
 
@@ -83,17 +86,52 @@ def ensure(say: Say) -> tuple[Path, ...]:
     """
     jars, folder = pins(), repository()
     if missing(jars, folder):
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            # Two stacks that start at once must not write the same file; the second finds everything there.
-            with (folder / ".lock").open("w") as lock:
-                fcntl.flock(lock, fcntl.LOCK_EX)
-                _fetch(missing(jars, folder), folder, say)
-        except OSError as error:
-            raise ConfigurationError(
-                f"the cache {folder} cannot be written ({error.strerror}): name another folder in TOOLLEDGER_CACHE"
-            ) from None
+        _fetch_apart(say)
     return tuple(jar.path(folder) for jar in jars)
+
+
+def _fetch_apart(say: Say) -> None:
+    """Fetch in a process of its own: what it takes in memory would stay with a server that runs for months."""
+    fetcher = subprocess.Popen(
+        [sys.executable, "-m", "deploy.embedded.kafka_jars", "fetch"],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        preexec_fn=die_with_parent(),  # noqa: PLW1509 - the child only makes one system call
+    )
+    fault = ""
+    try:
+        assert fetcher.stdout is not None
+        for line in fetcher.stdout:
+            if line.startswith(_PROGRESS):
+                say(line.strip())
+            else:
+                fault = line.strip() or fault
+        if fetcher.wait() != 0:
+            raise ConfigurationError(fault)
+    finally:
+        fetcher.kill()
+        fetcher.communicate()
+
+
+def fetch(say: Say) -> None:
+    """Bring what the cache does not hold.
+
+    Raises:
+        ConfigurationError: as `ensure`.
+    """
+    folder = repository()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        # Two stacks that start at once must not write the same file; the second finds everything there.
+        with (folder / ".lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            _fetch(missing(pins(), folder), folder, say)
+    except OSError as error:
+        raise ConfigurationError(
+            f"the cache {folder} cannot be written ({error.strerror}): name another folder in TOOLLEDGER_CACHE"
+        ) from None
 
 
 def _fetch(jars: list[Jar], folder: Path, say: Say) -> None:
@@ -189,5 +227,18 @@ def _resolve(folder: Path) -> list[str]:
     return lines
 
 
+def main() -> int:
+    """`fetch` brings what is pinned; without an argument, print new pins."""
+    if sys.argv[1:] != ["fetch"]:
+        sys.stdout.write("\n".join(_resolve(repository())) + "\n")
+        return 0
+    try:
+        fetch(lambda line: print(line, flush=True))
+    except ConfigurationError as error:
+        print(error)
+        return 2
+    return 0
+
+
 if __name__ == "__main__":
-    sys.stdout.write("\n".join(_resolve(repository())) + "\n")
+    sys.exit(main())

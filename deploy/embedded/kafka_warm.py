@@ -8,6 +8,7 @@ import contextlib
 import fcntl
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -22,6 +23,8 @@ from deploy.embedded.process import accepts, cache_folder, die_with_parent, free
 
 _TIMEOUT_S: Final = 300
 _POLL_S: Final = 0.1
+# Any will do: the folder lives for seconds.
+_CLUSTER: Final = "AAAAAAAAAAAAAAAAAAAAAA"
 
 
 def start_unless_made(class_path: Sequence[Path]) -> "subprocess.Popen[bytes] | None":
@@ -40,47 +43,48 @@ def start_unless_made(class_path: Sequence[Path]) -> "subprocess.Popen[bytes] | 
 def make(class_path: tuple[Path, ...]) -> bool:
     """Make the archive; False when another process is at it, or when the JVM would not."""
     archive = kafka_jvm.class_archive(class_path)
-    with (cache_folder() / ".archive.lock").open("w") as lock, _scratch() as folder:
+    with (cache_folder() / ".archive.lock").open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             return False
-        record, made = folder / "classes.record", folder / "classes.aot"
-        broker = Broker(data=folder, port=free_port())
-        settings = folder / "server.properties"
-        settings.write_text(properties(broker, controller_port=free_port()), encoding="utf-8")
-        identity = ["--cluster-id", "AAAAAAAAAAAAAAAAAAAAAA", "--config", str(settings)]
-        _wait(_jvm(class_path, "kafka.tools.StorageTool", ["format", *identity], folder, []))
-        recorder = _jvm(
-            class_path, "kafka.Kafka", [str(settings)], folder, ["-XX:AOTMode=record", f"-XX:AOTConfiguration={record}"]
-        )
+        with _scratch() as folder:
+            made = _record(class_path, folder)
+            if made.is_file():
+                # Moved within one file system, so that no broker ever maps half an archive.
+                made.replace(archive)
+        return archive.is_file()
+
+
+def _record(class_path: tuple[Path, ...], folder: Path) -> Path:
+    """Run a broker of its own until it listens, and make the archive from the classes it loaded."""
+    broker = Broker(data=folder, port=free_port())
+    settings, record, made = folder / "server.properties", folder / "classes.record", folder / "classes.aot"
+    settings.write_text(properties(broker, controller_port=free_port()), encoding="utf-8")
+
+    with _jvm(
+        class_path, "kafka.tools.StorageTool", ["format", "--cluster-id", _CLUSTER, "--config", str(settings)], folder
+    ) as jvm:
+        jvm.wait(_TIMEOUT_S)
+    recording = ["-XX:AOTMode=record", f"-XX:AOTConfiguration={record}"]
+    with _jvm(class_path, "kafka.Kafka", [str(settings)], folder, recording) as jvm:
         deadline = time.monotonic() + _TIMEOUT_S
-        while recorder.poll() is None and not accepts(broker.host, broker.port) and time.monotonic() < deadline:
+        while jvm.poll() is None and not accepts(broker.host, broker.port) and time.monotonic() < deadline:
             time.sleep(_POLL_S)
-        recorder.terminate()
-        _wait(recorder)
-        _wait(
-            _jvm(
-                class_path,
-                "kafka.Kafka",
-                [],
-                folder,
-                ["-XX:AOTMode=create", f"-XX:AOTConfiguration={record}", f"-XX:AOTCache={made}"],
-            )
-        )
-        if not made.is_file():
-            return False
-        # Moved within one file system, so that no broker ever maps half an archive.
-        beside = archive.with_suffix(".part")
-        shutil.move(made, beside)
-        beside.replace(archive)
-        return True
+        jvm.terminate()
+        jvm.wait(_TIMEOUT_S)
+    making = ["-XX:AOTMode=create", f"-XX:AOTConfiguration={record}", f"-XX:AOTCache={made}"]
+    with _jvm(class_path, "kafka.Kafka", [], folder, making) as jvm:
+        jvm.wait(_TIMEOUT_S)
+    return made
 
 
+@contextlib.contextmanager
 def _jvm(
-    class_path: tuple[Path, ...], main: str, arguments: list[str], folder: Path, flags: list[str]
-) -> "subprocess.Popen[bytes]":
-    return kafka_jvm.start(
+    class_path: tuple[Path, ...], main: str, arguments: list[str], folder: Path, flags: Sequence[str] = ()
+) -> "Iterator[subprocess.Popen[bytes]]":
+    """Run a JVM; it is ended with the block, however that is left."""
+    jvm = kafka_jvm.start(
         class_path,
         main,
         arguments,
@@ -90,14 +94,11 @@ def _jvm(
         flags=flags,
         title="toolledger kafka archive",
     )
-
-
-def _wait(process: "subprocess.Popen[bytes]") -> None:
     try:
-        process.wait(_TIMEOUT_S)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()
+        yield jvm
+    finally:
+        jvm.kill()
+        jvm.wait()
 
 
 @contextlib.contextmanager
@@ -118,6 +119,8 @@ def main() -> int:
 
     setproctitle.setproctitle("toolledger kafka archive")
     os.nice(19)
+    # An exit and not a sudden end, so that the JVM at work is ended and the scratch folder removed.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     if kafka_jars.missing(kafka_jars.pins(), kafka_jars.repository()):
         return 1
     return 0 if make(kafka_jars.ensure(lambda _line: None)) else 1
