@@ -154,16 +154,28 @@ class Pipeline:
         ]
         self.send_records(records, project=project)
 
-    def send_records(self, records: Sequence[tuple[bytes, int]], *, project: str | None = "demo") -> None:
-        """Send (value, partition) records; returns once Kafka has them."""
-        asyncio.run(self._send(records, [("project_id", project.encode())] if project else []))
+    def send_records(
+        self, records: Sequence[tuple[bytes, int]], *, project: str | None = "demo", wait_each: bool = True
+    ) -> None:
+        """Send (value, partition) records; returns once Kafka has them. Waiting for each makes each a batch of its own."""
+        asyncio.run(self._send(records, [("project_id", project.encode())] if project else [], wait_each))
 
-    async def _send(self, records: Sequence[tuple[bytes, int]], headers: list[tuple[str, bytes]]) -> None:
-        producer = AIOKafkaProducer(bootstrap_servers=self.kafka.address, acks="all", max_request_size=RECORD_BYTES_MAX)
+    async def _send(self, records: Sequence[tuple[bytes, int]], headers: list[tuple[str, bytes]], wait_each: bool) -> None:
+        producer = AIOKafkaProducer(
+            bootstrap_servers=self.kafka.address,
+            acks="all",
+            compression_type="lz4",
+            max_request_size=RECORD_BYTES_MAX,
+            max_batch_size=512 * 1024,
+        )
         await producer.start()
         try:
+            sent = []
             for value, partition in records:
-                await producer.send_and_wait(TOOL_EXECUTIONS, value, partition=partition, headers=headers)
+                sent.append(await producer.send(TOOL_EXECUTIONS, value, partition=partition, headers=headers))
+                if wait_each:
+                    await sent.pop()
+            await asyncio.gather(*sent)
         finally:
             await producer.stop()
 
