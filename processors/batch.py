@@ -257,7 +257,7 @@ def _count(candidates: Candidates, accepted: Sequence[int], known: Mapping[int, 
 def _forward(candidates: Candidates, place: int, home: int) -> Forward:
     decoded = candidates.decoded
     value = decoded.raw(place).rstrip()
-    if decoded.events[place].timestamp is None:
+    if decoded.events[place].timestamp in (None, ""):
         # Made fast here: at home the record has another time. Appended, for the last of two equal members counts.
         value = value[:-1] + b',"timestamp":%d}' % decoded.timestamps_ms[place]
     return Forward(

@@ -224,7 +224,7 @@ class _Scribe:
                     "project_invalid" if project_id else "project_missing",
                     "a `project_id` of 1 to 128 letters, digits, `_`, `-`, `.` or `:` comes in the record header or the event",
                 )
-            if event.timestamp is None:
+            if event.timestamp in (None, ""):
                 at_ms = record.timestamp_ms
             else:
                 at_ms = timestamp_ms(event.timestamp)

@@ -3,6 +3,7 @@
 import asyncio
 import os
 import socket
+import sys
 from typing import Any
 
 import faust
@@ -47,6 +48,8 @@ class _Worker(faust.Worker):  # type: ignore[misc]
 def main(settings: WorkerSettings) -> int:
     """Run a worker until it is told to stop; return its exit code."""
     setproctitle("toolledger worker")
+    # Never stricter about nesting than ingest: what it took must not become a dead letter.
+    sys.setrecursionlimit(2 * sys.getrecursionlimit())
     logs.configure(service="worker", level=settings.log_level, json=settings.log_json)
     owner = _Owner()
     app = build(settings, owner=owner, service=lambda: owner.service)
