@@ -28,13 +28,14 @@ from ingest.contract.topics import HEADER_FIRST_ACCEPTED_MS, HEADER_FORWARDED_AM
 
 # A dead letter keeps its bytes up to Kafka's own limit for a record; a longer one could not have come in.
 _WHITESPACE: Final = b" \t\r\n"
+# Below this many records of one object each, one by one is as fast.
+_WORTH_BULK: Final = 3
 _NUMBERS: Final = frozenset({int, float})
 # How `data` and `metadata` may begin: an object, absent, or null.
 _OBJECT_HEADS: Final = frozenset({b"{", b"", b"n"})
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Record:
+class Record(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """What the ledger needs of a Kafka record. Times in epoch ms, `timestamp_ms` is the broker's time of acceptance."""
 
     offset: int
@@ -106,11 +107,28 @@ def decode(records: Iterable[Record], *, incarnation: str, partition: int, parti
         partitions: how many the topic has; an event forwarded by someone who knew fewer is looked at again.
     """
     out = Decoded()
-    for record in records:
-        out.records += 1
-        out.newest_record_ms = max(out.newest_record_ms, record.timestamp_ms)
-        _Scribe(record, out, f"{incarnation}-{partition}", partitions).record()
+    origin = f"{incarnation}-{partition}"
+    ordered = list(records)
+    out.records = len(ordered)
+    out.newest_record_ms = max((record.timestamp_ms for record in ordered), default=0)
+    place = 0
+    while place < len(ordered):
+        end = _alike(ordered, place)
+        if end - place < _WORTH_BULK or not _Scribe(ordered[place], out, origin, partitions).singles(ordered[place:end]):
+            for record in ordered[place:end]:
+                _Scribe(record, out, origin, partitions).record()
+        place = end
     return out
+
+
+def _alike(records: Sequence[Record], start: int) -> int:
+    """Return the end of the records from `start` on that look like one object each, under the same headers; at least one."""
+    headers = records[start].headers
+    for place in range(start, len(records)):
+        value = records[place].value
+        if not value or value[:1] != b"{" or len(value) > EVENT_BYTES_MAX or records[place].headers != headers:
+            return max(place, start + 1)
+    return len(records)
 
 
 class _Scribe:
@@ -121,15 +139,16 @@ class _Scribe:
         self._out = out
         self._origin = origin
         self._project = ""
-        self._accepted_ms = record.timestamp_ms
+        self._first_accepted_ms: int | None = None
         self._forwarded = False
         for name, value in record.headers:
             if name == HEADER_PROJECT:
                 self._project = value.decode(errors="replace")
             elif name == HEADER_FIRST_ACCEPTED_MS and value.isdigit() and len(value) < 16:
-                self._accepted_ms = min(int(value), record.timestamp_ms)
+                self._first_accepted_ms = min(int(value), record.timestamp_ms)
             elif name == HEADER_FORWARDED_AMONG and value.isdigit() and len(value) < 10:
                 self._forwarded = int(value) >= partitions
+        self._accepted_ms = record.timestamp_ms if self._first_accepted_ms is None else self._first_accepted_ms
 
     def record(self) -> None:
         value = self._record.value
@@ -152,13 +171,48 @@ class _Scribe:
             self._pieces(value)
             return
         array = value[:1] == b"["
-        if self._bulk(events, value, array=array):
+        count = len(events)
+        if self._bulk(
+            events,
+            accepted_ms=[self._accepted_ms] * count,
+            offsets=[self._record.offset] * count,
+            indexes=list(range(count)),
+            sources=[(value, index if array else -1) for index in range(count)],
+        ):
             return
         for index, event in enumerate(events):
             self._event(index, event, (value, index if array else -1))
 
-    def _bulk(self, events: Sequence[Event], value: bytes, *, array: bool) -> bool:
-        """The quick way, all columns at once, for a record in which nothing is unusual; False leaves it to the careful way."""
+    def singles(self, records: Sequence[Record]) -> bool:
+        """Take in records of one object each, all at once; False, and nothing taken in, if any of them is unusual."""
+        values = [record.value or b"" for record in records]
+        if not is_project(self._project) or self._first_accepted_ms is not None:
+            return False
+        try:
+            for value in values:
+                if not value.isascii():
+                    value.decode()
+            events = [_decode_one.decode(value) for value in values]
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+            return False
+        return self._bulk(
+            events,
+            accepted_ms=[record.timestamp_ms for record in records],
+            offsets=[record.offset for record in records],
+            indexes=[0] * len(records),
+            sources=[(value, -1) for value in values],
+        )
+
+    def _bulk(
+        self,
+        events: Sequence[Event],
+        *,
+        accepted_ms: list[int],
+        offsets: list[int],
+        indexes: list[int],
+        sources: list[tuple[bytes, int]],
+    ) -> bool:
+        """The quick way, all columns at once, where nothing is unusual; False leaves it to the careful way."""
         stamps = [event.timestamp for event in events]
         if not self._project or not set(map(type, stamps)) <= _NUMBERS:
             return False
@@ -168,22 +222,22 @@ class _Scribe:
         first, last = min(at_ms, default=0), max(at_ms, default=0)
         if (
             first < TIMESTAMP_MS_MIN
-            or last > self._accepted_ms + TIMESTAMP_AHEAD_MS_MAX
+            or last > min(accepted_ms, default=0) + TIMESTAMP_AHEAD_MS_MAX
             or not {raw[:1] for raw in data} | {raw[:1] for raw in metadata} <= _OBJECT_HEADS
         ):
             return False
-        out, offset, count = self._out, self._record.offset, len(events)
+        out = self._out
         ids = [event.id for event in events]
         out.events += events
-        out.project_ids += [self._project] * count
-        out.ids += [given or self._made_id(index) for index, given in enumerate(ids)]
+        out.project_ids += [self._project] * len(events)
+        out.ids += [given or self._made_id(offset, index) for given, offset, index in zip(ids, offsets, indexes, strict=True)]
         out.timestamps_ms += at_ms
-        out.accepted_ms += [self._accepted_ms] * count
-        out.offsets += [offset] * count
-        out.indexes += range(count)
+        out.accepted_ms += accepted_ms
+        out.offsets += offsets
+        out.indexes += indexes
         out.data += [b"" if raw == b"null" else raw for raw in data]
         out.metadata += [b"" if raw == b"null" else raw for raw in metadata]
-        out.sources += [(value, index if array else -1) for index in range(count)]
+        out.sources += sources
         out.stays += [self._forwarded or not given for given in ids]
         return True
 
@@ -236,7 +290,7 @@ class _Scribe:
             return
         out.events.append(event)
         out.project_ids.append(project_id)
-        out.ids.append(event.id or self._made_id(index))
+        out.ids.append(event.id or self._made_id(record.offset, index))
         out.timestamps_ms.append(at_ms)
         out.accepted_ms.append(self._accepted_ms)
         out.offsets.append(record.offset)
@@ -246,9 +300,9 @@ class _Scribe:
         out.sources.append(source)
         out.stays.append(self._forwarded or not event.id)
 
-    def _made_id(self, index: int) -> str:
+    def _made_id(self, offset: int, index: int) -> str:
         """The id of an event that came without one: the same after any replay."""
-        return f"{self._origin}-{self._record.offset}-{index}"
+        return f"{self._origin}-{offset}-{index}"
 
     def _dead(self, index: int, payload: bytes, reason: str, message: str) -> None:
         project_id = self._project
