@@ -2,9 +2,30 @@
 
 import logging
 import sys
-from typing import Any
+from typing import Any, Final
 
 import structlog
+
+
+class _Seldom(logging.Filter):
+    """Lets a library's line through once in a while: while Kafka is away its client says the same thing many times a second."""
+
+    _EVERY_S: Final = 30.0
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._said: dict[tuple[str, str], float] = {}
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if not record.name.startswith("aiokafka"):
+            return True
+        # The template, not the text: so the number of keys is that of the library's lines.
+        key = (record.name, str(record.msg))
+        said = self._said.get(key)
+        if said is not None and record.created - said < self._EVERY_S:
+            return False
+        self._said[key] = record.created
+        return True
 
 
 def configure(*, service: str, level: str = "info", json: bool | None = None) -> None:
@@ -39,6 +60,7 @@ def configure(*, service: str, level: str = "info", json: bool | None = None) ->
         cache_logger_on_first_use=True,
     )
     handler = logging.StreamHandler(sys.stderr)
+    handler.addFilter(_Seldom())
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=[*shared, structlog.stdlib.ExtraAdder()],
