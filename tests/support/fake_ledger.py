@@ -1,0 +1,396 @@
+"""Kafka and ClickHouse as the ledger sees them, in memory, with every call held until the history says how it ends.
+
+A call ends in one of four ways: it is done; it is refused; it is done but its answer is lost; or it is given up by the caller
+and lands later. What takes effect does so in one step, as a block of ClickHouse or a commit of Kafka does.
+"""
+
+import asyncio
+import json
+from collections import Counter, defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import numpy as np
+import polars as pl
+
+from ingest.contract.errors import BrokerUnavailable, StoreUnavailable
+from ingest.contract.partitioning import event_key, home_partition
+from ingest.contract.topics import HEADER_FIRST_ACCEPTED_MS, HEADER_FORWARDED_AMONG, HEADER_PROJECT
+from processors.batch import Batch, Candidates, Forward, Prepared
+from processors.decode import DeadLetter, Record
+from processors.dedupe import SeenFilter, id_hashes
+from processors.driver import Committed
+from processors.ledger import Receipt
+from processors.usage import NEEDED
+
+PROJECT: Final = "p"
+INCARNATION: Final = "topic"
+START_MS: Final = 1_776_421_500_000
+
+
+@dataclass(slots=True, kw_only=True, eq=False)
+class Call:
+    """One call under way."""
+
+    worker: "Caller"
+    name: str
+    effect: Callable[[], Any]
+    # What the caller is told when it fails; None: the adapter itself tries until it has an answer.
+    failure: type[Exception] | None
+    answer: "asyncio.Future[Any]"
+
+    @property
+    def writes(self) -> bool:
+        """Whether it may land after its caller has given up."""
+        return self.name.startswith("write") or self.name == "forward"
+
+
+@dataclass(slots=True, kw_only=True, eq=False)
+class Caller:
+    """Whose calls they are: one worker process."""
+
+    name: str
+    # Whether the group hears from it.
+    heard: bool = True
+    alive: bool = True
+
+
+@dataclass(slots=True, kw_only=True)
+class Tables:
+    """What ClickHouse holds, and which tokens it remembers."""
+
+    executions: list[dict[str, Any]] = field(default_factory=list)
+    usage: list[dict[str, Any]] = field(default_factory=list)
+    receipts: list[dict[str, Any]] = field(default_factory=list)
+    dead_letters: list[tuple[int, int, int, int]] = field(default_factory=list)
+    tokens: set[tuple[str, str]] = field(default_factory=set)
+
+    def copy(self) -> "Tables":
+        """Return a backup."""
+        return Tables(
+            executions=list(self.executions),
+            usage=list(self.usage),
+            receipts=list(self.receipts),
+            dead_letters=list(self.dead_letters),
+            tokens=set(self.tokens),
+        )
+
+
+@dataclass(slots=True, kw_only=True)
+class Log:
+    """One partition of the topic."""
+
+    records: list[Record] = field(default_factory=list)
+    start: int = 0
+
+    @property
+    def end(self) -> int:
+        return len(self.records)
+
+    def append(self, value: bytes, *, key: bytes | None = None, headers: Sequence[tuple[str, bytes]] = ()) -> None:
+        """Append a record at the broker's time."""
+        offset = len(self.records)
+        self.records.append(Record(offset=offset, timestamp_ms=START_MS + 1000 * offset, key=key, value=value, headers=headers))
+
+
+class Servers:
+    """The one Kafka and the one ClickHouse."""
+
+    def __init__(self, *, partitions: int) -> None:
+        self.logs = [Log() for _ in range(partitions)]
+        self.copies: list[tuple[int, int, int]] = []
+        self.generation = 0
+        self.members: set[str] = set()
+        self.commits: dict[int, Committed] = {}
+        self.tables = Tables()
+        self.pending: list[Call] = []
+        self.grown = asyncio.Event()
+
+    async def call(
+        self, worker: Caller, name: str, effect: Callable[[], Any], failure: type[Exception] | None = StoreUnavailable
+    ) -> Any:
+        """Hold a call until the history ends it."""
+        answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        self.pending.append(Call(worker=worker, name=name, effect=effect, failure=failure, answer=answer))
+        return await answer
+
+    def append(self, partition: int, value: bytes, **more: Any) -> None:
+        """Append a record, and wake who waits for it."""
+        self.logs[partition].append(value, **more)
+        self.grown.set()
+        self.grown = asyncio.Event()
+
+    # ClickHouse's side.
+
+    def insert(self, table: str, batch: Batch, land: Callable[[], None]) -> None:
+        """Land a block unless its token is known."""
+        if (table, batch.token) not in self.tables.tokens:
+            self.tables.tokens.add((table, batch.token))
+            land()
+
+    def remove(self, partition: int, from_offset: int) -> None:
+        """Delete rows at or above an offset."""
+        tables = self.tables
+        tables.executions = [
+            row for row in tables.executions if row["kafka_partition"] != partition or row["kafka_offset"] < from_offset
+        ]
+        tables.dead_letters = [row for row in tables.dead_letters if row[0] != partition or row[2] < from_offset]
+
+
+class FakeBroker:
+    """Kafka, as one worker reaches it."""
+
+    def __init__(self, servers: Servers, worker: Caller) -> None:
+        self._servers, self._worker = servers, worker
+
+    async def committed(self, partition: int) -> Committed | None:
+        found: Committed | None = await self._servers.call(
+            self._worker, "committed", lambda: self._servers.commits.get(partition), None
+        )
+        return found
+
+    async def plan(self, partition: int, offset: int, metadata: str, generation: int) -> bool:
+        servers, worker = self._servers, self._worker
+
+        def commit() -> bool:
+            # As Kafka: a member of this very generation may commit any partition.
+            if worker.name not in servers.members or generation != servers.generation:
+                return False
+            servers.commits[partition] = Committed(offset=offset, metadata=metadata)
+            return True
+
+        return bool(await servers.call(worker, "plan", commit, None))
+
+    async def log_start(self, partition: int) -> int:
+        return int(await self._servers.call(self._worker, "log_start", lambda: self._servers.logs[partition].start, None))
+
+    async def read(self, partition: int, first_offset: int, next_offset: int) -> Sequence[Record]:
+        log = self._servers.logs[partition]
+        found: Sequence[Record] = await self._servers.call(
+            self._worker, "read", lambda: log.records[max(first_offset, log.start) : max(next_offset, log.start)], None
+        )
+        return found
+
+    async def forward(self, forwards: Sequence[Forward], letters: Sequence[DeadLetter], origin: Batch) -> None:
+        def send() -> None:
+            for item in forwards:
+                self._servers.append(
+                    item.partition,
+                    item.value,
+                    key=item.key,
+                    headers=[
+                        (HEADER_PROJECT, item.project_id.encode()),
+                        (HEADER_FIRST_ACCEPTED_MS, b"%d" % item.first_accepted_ms),
+                        (HEADER_FORWARDED_AMONG, b"%d" % origin.partitions),
+                    ],
+                )
+            self._servers.copies += [(origin.partition, letter.offset, letter.index) for letter in letters]
+
+        await self._servers.call(self._worker, "forward", send, BrokerUnavailable)
+
+    def in_touch(self) -> bool:
+        return self._worker.heard
+
+
+class FakeStore:
+    """ClickHouse, as one worker reaches it."""
+
+    def __init__(self, servers: Servers, worker: Caller) -> None:
+        self._servers, self._worker = servers, worker
+
+    async def last_receipt(self, incarnation: str, partition: int) -> Receipt | None:  # noqa: ARG002 - one topic
+        def look() -> Receipt | None:
+            found = [row for row in self._servers.tables.receipts if row["partition"] == partition and not row["project_id"]]
+            if not found:
+                return None
+            return Receipt(
+                next_offset=max(row["next_offset"] for row in found),
+                newest_record_ms=max(row["newest_record_ms"] for row in found),
+            )
+
+        receipt: Receipt | None = await self._servers.call(self._worker, "last_receipt", look)
+        return receipt
+
+    async def known(self, candidates: Candidates) -> dict[int, int]:
+        decoded, batch = candidates.decoded, candidates.batch
+
+        def look() -> dict[int, int]:
+            outside = [
+                row
+                for row in self._servers.tables.executions
+                if row["kafka_partition"] != batch.partition or row["kafka_offset"] < batch.first_offset
+            ]
+            by_id = {(row["project_id"], row["id"]): row["content_hash"] for row in outside}
+            by_time = {(row["project_id"], row["timestamp"], row["id"]): row["content_hash"] for row in outside}
+            found = {}
+            for place in candidates.suspects.by_id:
+                if (key := (decoded.project_ids[place], decoded.ids[place])) in by_id:
+                    found[place] = by_id[key]
+            for place in candidates.suspects.by_time:
+                moment = (decoded.project_ids[place], decoded.timestamps_ms[place], decoded.ids[place])
+                if moment in by_time:
+                    found[place] = by_time[moment]
+            return found
+
+        known: dict[int, int] = await self._servers.call(self._worker, "known", look)
+        return known
+
+    async def landed(self, batch: Batch) -> pl.DataFrame:
+        def look() -> pl.DataFrame:
+            rows = [
+                {name: row[name] for name in NEEDED}
+                for row in self._servers.tables.executions
+                if row["kafka_partition"] == batch.partition
+                and row["first_offset"] == batch.first_offset
+                and row["kafka_offset"] < batch.next_offset
+                and row["batch_month"] == batch.month
+            ]
+            kinds = {name: pl.String for name in NEEDED} | {"timestamp": pl.Int64, "duration_ms": pl.Float64}
+            frame = pl.DataFrame(rows, schema=kinds)
+            return frame.with_columns(pl.col("timestamp").cast(pl.Datetime("ms", "UTC")))
+
+        frame: pl.DataFrame = await self._servers.call(self._worker, "landed", look)
+        return frame
+
+    async def write_dead_letters(self, prepared: Prepared) -> None:
+        batch = prepared.batch
+        rows = [(batch.partition, batch.first_offset, letter.offset, letter.index) for letter in prepared.dead_letters]
+        await self._insert("dead_letters", batch, lambda: self._servers.tables.dead_letters.extend(rows))
+
+    async def write_executions(self, prepared: Prepared) -> None:
+        rows = prepared.executions.with_columns(pl.col("timestamp").cast(pl.Int64)).to_dicts()
+        await self._insert("executions", prepared.batch, lambda: self._servers.tables.executions.extend(rows))
+
+    async def write_usage(self, prepared: Prepared) -> None:
+        batch = prepared.batch
+        usage = prepared.usage.to_dicts()
+        receipts = [
+            {**row, "partition": batch.partition, "first_offset": batch.first_offset} for row in prepared.receipt.to_dicts()
+        ]
+        # The table's counts are unsigned: a block with a negative one cannot be written.
+        assert all(value >= 0 for row in receipts for value in row.values() if isinstance(value, int)), receipts
+
+        def land() -> None:
+            self._servers.tables.usage.extend(usage)
+            self._servers.tables.receipts.extend(receipts)
+
+        await self._insert("usage", batch, land)
+
+    async def remove(self, incarnation: str, partition: int, from_offset: int) -> None:  # noqa: ARG002 - one topic
+        await self._servers.call(self._worker, "remove", lambda: self._servers.remove(partition, from_offset))
+
+    async def load_ids(self, seen: SeenFilter, *, partition: int, partitions: int, below: tuple[str, int]) -> None:
+        def load() -> None:
+            keys = [
+                key
+                for row in self._servers.tables.executions
+                if home_partition(key := event_key(row["project_id"], row["id"]), partitions) == partition
+                and not (row["kafka_partition"] == partition and row["kafka_offset"] >= below[1])
+            ]
+            seen.add(id_hashes(keys) if keys else np.empty(0, dtype=np.uint64), accepted_ms=START_MS)
+
+        await self._servers.call(self._worker, "load_ids", load)
+
+    async def _insert(self, table: str, batch: Batch, land: Callable[[], None]) -> None:
+        await self._servers.call(self._worker, f"write_{table}", lambda: self._servers.insert(table, batch, land))
+
+
+def faults(servers: Servers, *, lost: Sequence[tuple[int, int]] = ()) -> list[str]:
+    """Compare what ClickHouse holds with what the logs hold, by plain counting; nothing means all is as it must be.
+
+    Args:
+        lost: offset ranges (partition, below) that Kafka lost before they were proved; nothing is expected of them.
+    """
+    below = dict(lost)
+    return [*_rows(servers, below), *_sums(servers), *_receipts(servers, below)]
+
+
+def _rows(servers: Servers, below: dict[int, int]) -> list[str]:
+    expected, allowed = set(), set()
+    for partition, log in enumerate(servers.logs):
+        for record in log.records:
+            forwarded = any(name == HEADER_FORWARDED_AMONG for name, _ in record.headers)
+            for index, event in _items(record.value or b""):
+                if "tool_slug" not in event:
+                    continue
+                event_id = event.get("id") or f"{INCARNATION}-{partition}-{record.offset}-{index}"
+                assert event.get("id") or not forwarded
+                allowed.add(event_id)
+                if record.offset >= below.get(partition, 0):
+                    expected.add(event_id)
+    there = Counter(row["id"] for row in servers.tables.executions)
+    found = [f"{event_id} is in executions {times} times" for event_id, times in sorted(there.items()) if times != 1]
+    found += [f"{event_id} is missing from executions" for event_id in sorted(expected - there.keys())]
+    found += [f"{event_id} was never sent" for event_id in sorted(there.keys() - allowed)]
+    return found
+
+
+def _items(value: bytes) -> list[tuple[int, dict[str, Any]]]:
+    found = json.loads(value)
+    return list(enumerate(found if isinstance(found, list) else [found]))
+
+
+def _sums(servers: Servers) -> list[str]:
+    keys = ("project_id", "tool_slug", "status", "user_id", "session_id")
+    found = []
+    for kind, known_by in (("tool_minute", 3), ("user_hour", 4), ("session_hour", 5)):
+        names = keys[:known_by]
+        calls: dict[tuple[Any, ...], int] = defaultdict(int)
+        for row in servers.tables.usage:
+            if row["kind"] == kind:
+                calls[tuple(row[name] for name in names)] += row["calls"]
+                assert row["calls"] == sum(bucket["value"] for bucket in row["durations"])
+        rows = Counter(
+            tuple(row[name] for name in names)
+            for row in servers.tables.executions
+            if kind != "session_hour" or row["session_id"]
+        )
+        if dict(calls) != dict(rows):
+            found.append(f"{kind}: {dict(calls)} calls, {dict(rows)} rows")
+    return found
+
+
+def _receipts(servers: Servers, below: dict[int, int]) -> list[str]:
+    found = []
+    tables = servers.tables
+    for partition, log in enumerate(servers.logs):
+        mine = [row for row in tables.receipts if row["partition"] == partition]
+        whole = sorted((row["first_offset"], row["next_offset"]) for row in mine if row["kind"] == "receipt")
+        at = 0
+        for first_offset, next_offset in whole:
+            if first_offset != at and not (first_offset > at and first_offset <= below.get(partition, 0)):
+                found.append(f"partition {partition}: a receipt begins at {first_offset}, expected {at}")
+            at = next_offset
+        if at < log.end:
+            found.append(f"partition {partition}: proved up to {at} of {log.end}")
+        if sum(row["records"] for row in mine) != log.end - below.get(partition, 0) and not below:
+            found.append(f"partition {partition}: {sum(row['records'] for row in mine)} of {log.end} records")
+        for row in mine:
+            if row["events"] != row["accepted"] + row["duplicates"] + row["dead_letters"] + row["forwarded"]:
+                found.append(f"partition {partition}: a receipt that does not add up: {row}")
+        for kind in ("receipt", "project_receipt"):
+            some = [row for row in mine if row["kind"] == kind]
+            for column, there in (
+                ("accepted", Counter(row["first_offset"] for row in tables.executions if row["kafka_partition"] == partition)),
+                ("dead_letters", Counter(row[1] for row in tables.dead_letters if row[0] == partition)),
+            ):
+                promised: Counter[int] = Counter()
+                for row in some:
+                    promised[row["first_offset"]] += row[column]
+                if +promised != +there:
+                    found.append(f"partition {partition}: {kind} {column} {dict(+promised)}, there {dict(+there)}")
+    letters = Counter((row[0], row[2], row[3]) for row in tables.dead_letters)
+    sent = {
+        (partition, record.offset, index)
+        for partition, log in enumerate(servers.logs)
+        for record in log.records
+        if record.offset >= below.get(partition, 0)
+        for index, item in _items(record.value or b"")
+        if "tool_slug" not in item
+    }
+    found += [f"dead letter {letter} is there {times} times" for letter, times in letters.items() if times != 1]
+    found += [f"dead letter {letter} is missing" for letter in sorted(sent - letters.keys())]
+    if missing := letters.keys() - set(servers.copies):
+        found.append(f"no copy of dead letters {sorted(missing)}")
+    return found
