@@ -356,11 +356,12 @@ class PartitionLedger:
 
     async def _write_again(self, batch: Batch) -> None:
         prepared = await self._prepare(batch)
+        # First what can be read back: it shows whether ClickHouse still has what it remembers the token of.
+        adopt(prepared, await self._land(prepared))
         if prepared.dead_letters:
             await self._step("dead_letters", lambda: self._store.write_dead_letters(prepared))
         if prepared.dead_letters or prepared.forwards:
             await self._step("forward", lambda: self._broker.forward(prepared.forwards, prepared.dead_letters, prepared.batch))
-        adopt(prepared, await self._land(prepared))
         await self._prove(prepared)
         self._proved(prepared)
 
@@ -383,6 +384,8 @@ class PartitionLedger:
             if receipt is not None and receipt.next_offset >= batch.next_offset:
                 return
             self._renew_token(prepared)
+            if prepared.dead_letters:
+                await self._step("dead_letters", lambda: self._store.write_dead_letters(prepared))
 
     def _renew_token(self, prepared: Prepared) -> None:
         """ClickHouse remembers the token though what came with it is gone (tables emptied by hand): take another one."""

@@ -13,10 +13,14 @@ from tests.support.ledger_history import History, run_virtually
 
 # What happens every night.
 COMMON = (
-    "done", "done", "done", "produce", "refused", "answer_lost", "delayed", "land", "start", "crash", "unheard", "rebalance",
+    "progress", "progress", "progress", "progress", "done", "produce", "refused", "answer_lost", "delayed", "land", "start",
+    "crash", "unheard", "rebalance",
 )  # fmt: skip
 # What happens to ClickHouse and to the group's offsets while no worker runs.
-STOPPED = ("done", "done", "done", "produce", "refused", "answer_lost", "crash", "backup", "restore_stopped", "offsets_lost")
+STOPPED = (
+    "progress", "progress", "progress", "progress", "done", "produce", "refused", "answer_lost", "crash", "backup",
+    "restore_stopped", "offsets_lost", "emptied",
+)  # fmt: skip
 
 
 def happens(choices: bytes, *, partitions: int, steps: tuple[str, ...]) -> None:

@@ -169,6 +169,7 @@ class History:
         self._delayed: list[Call] = []
         self._backups: list[Tables] = [Tables()]
         self._made = 0
+        self._progress = 0
         self.lost: dict[int, int] = {}
 
     async def run(self) -> None:
@@ -182,6 +183,11 @@ class History:
             name = self._steps[self._tape.choose(len(self._steps))]
             steps[f"step_{name}"]()
             await self._pause()
+            while self._progress and self.servers.pending:
+                self._progress -= 1
+                self._done(self.servers.pending[self._tape.choose(min(2, len(self.servers.pending)))])
+                await self._pause()
+            self._progress = 0
         await self._settle()
 
     async def _pause(self) -> None:
@@ -236,6 +242,10 @@ class History:
     def _step_done(self) -> None:
         if self.servers.pending:
             self._done(self.servers.pending[self._tape.choose(len(self.servers.pending))])
+
+    def _step_progress(self) -> None:
+        """Let a number of calls be done, one after another: a batch takes about ten, and little happens to one in a night."""
+        self._progress = 1 + self._tape.choose(16)
 
     def _some_call(self) -> Call | None:
         if not self.servers.pending:
