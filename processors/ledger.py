@@ -69,6 +69,7 @@ class Found:
     planned: int | None  # C: the group's committed offset
     plan: Plan | None  # F and more, from the metadata of C; None unless it is of this incarnation
     log_start: int  # what Kafka still has begins here
+    fresh: int = 0  # larger than any rewind before: tokens that carry it were never used
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,17 +87,20 @@ def decide(found: Found) -> Opening:
     """Decide how to go on with a partition. Pure; the rows are those of DESIGN section 5."""
     plan, planned = found.plan, found.planned if found.plan is not None else None
     rewind = plan.rewind if plan is not None else 0
+    # ClickHouse may remember tokens of what it no longer holds, so whoever starts anew takes tokens of his own.
+    anew = max(rewind + 1, found.fresh)
     proved = found.proved
     if proved is None:
         if plan is None or planned is None:
-            return Opening(start=found.log_start, rewind=rewind)
+            # A first start, or a plan that was lost together with the group's offsets: what it may have left goes.
+            return Opening(start=found.log_start, rewind=found.fresh, remove_from=0)
         # Nothing is proved: either this was the first batch ever, or ClickHouse was wiped.
         proved = plan.first_offset if plan.first_offset <= found.log_start < planned else found.log_start
     gap = (proved, found.log_start) if found.log_start > proved else None
     start = max(proved, found.log_start)
     if plan is None or planned is None:
         # Offsets expired or reset. A plan that is lost with them may have left rows: they go, under another token.
-        return Opening(start=start, rewind=rewind + 1, remove_from=proved, gap=gap)
+        return Opening(start=start, rewind=anew, remove_from=proved, gap=gap)
     if planned == proved:
         return Opening(start=start, rewind=rewind, gap=gap)
     if planned < proved:
@@ -104,7 +108,7 @@ def decide(found: Found) -> Opening:
     if plan.first_offset == proved:
         return Opening(start=max(planned, found.log_start), rewind=rewind, recover=(proved, planned), gap=gap)
     # ClickHouse lost receipts (wiped, or restored from a backup).
-    return Opening(start=start, rewind=rewind + 1, remove_from=proved, gap=gap)
+    return Opening(start=start, rewind=anew, remove_from=proved, gap=gap)
 
 
 class Broker(Protocol):
@@ -141,14 +145,17 @@ class Store(Protocol):
     async def landed(self, batch: Batch) -> pl.DataFrame:
         """Return the rows of a batch that are in `tool_executions`."""
 
+    async def landed_dead_letters(self, batch: Batch) -> int:
+        """Return how many dead letters of a batch are in their table."""
+
     async def write_dead_letters(self, prepared: Prepared) -> None: ...
 
     async def write_executions(self, prepared: Prepared) -> None: ...
 
     async def write_usage(self, prepared: Prepared) -> None: ...
 
-    async def remove(self, incarnation: str, partition: int, from_offset: int) -> None:
-        """Take away everything of a partition at or above an offset."""
+    async def remove(self, incarnation: str, partition: int, from_offset: int) -> int:
+        """Take away everything of a partition at or above an offset; return how many rows that were."""
 
     async def load_ids(self, seen: SeenFilter, *, partition: int, partitions: int, below: tuple[str, int]) -> None:
         """Fill a filter with the ids whose home is this partition, up to the last receipt."""
@@ -188,6 +195,7 @@ class PartitionLedger:
         in_thread: "InThread",
         reached: Callable[[str], Awaitable[None]],
         room: Room,
+        now_ms: Callable[[], int],
     ) -> None:
         self.partition = partition
         self.next_offset = -1
@@ -201,6 +209,7 @@ class PartitionLedger:
         self._in_thread = in_thread
         self._reached = reached
         self._room = room
+        self._now_ms = now_ms
         self._generation: int | None = None
         self._incarnation = ""
         self._partitions = 0
@@ -244,6 +253,7 @@ class PartitionLedger:
                 planned=committed.offset if committed is not None else None,
                 plan=plan if plan is not None and plan.incarnation == incarnation else None,
                 log_start=await self._broker.log_start(self.partition),
+                fresh=self._now_ms(),
             )
             opening = decide(found)
             self._rewind = opening.rewind
@@ -253,8 +263,9 @@ class PartitionLedger:
                 self._report_gap(*opening.gap)
             if opening.remove_from is not None:
                 start = opening.remove_from
-                log.warning("partition_rewound", partition=self.partition, from_offset=start, rewind=self._rewind)
-                await self._until_done("remove", lambda: self._store.remove(incarnation, self.partition, start))
+                removed = await self._until_done("remove", lambda: self._store.remove(incarnation, self.partition, start))
+                if removed or receipt is not None:
+                    log.warning("partition_rewound", partition=self.partition, from_offset=start, removed_rows=removed)
                 self.seen = None
             await self._load_filter(proved)
             if opening.recover is not None:
@@ -358,8 +369,7 @@ class PartitionLedger:
         prepared = await self._prepare(batch)
         # First what can be read back: it shows whether ClickHouse still has what it remembers the token of.
         adopt(prepared, await self._land(prepared))
-        if prepared.dead_letters:
-            await self._step("dead_letters", lambda: self._store.write_dead_letters(prepared))
+        await self._land_dead_letters(prepared)
         if prepared.dead_letters or prepared.forwards:
             await self._step("forward", lambda: self._broker.forward(prepared.forwards, prepared.dead_letters, prepared.batch))
         await self._prove(prepared)
@@ -375,6 +385,15 @@ class PartitionLedger:
                 self._renew_token(prepared)
         return landed
 
+    async def _land_dead_letters(self, prepared: Prepared) -> None:
+        """Write the dead letters of a batch unless they are there, and see that they are."""
+        while len(prepared.dead_letters) > await self._until_done(
+            "landed", lambda: self._store.landed_dead_letters(prepared.batch)
+        ):
+            await self._step("dead_letters", lambda: self._store.write_dead_letters(prepared))
+            if not await self._until_done("landed", lambda: self._store.landed_dead_letters(prepared.batch)):
+                self._renew_token(prepared)
+
     async def _prove(self, prepared: Prepared) -> None:
         """Write usage and receipt, and see that they are there."""
         batch = prepared.batch
@@ -384,12 +403,10 @@ class PartitionLedger:
             if receipt is not None and receipt.next_offset >= batch.next_offset:
                 return
             self._renew_token(prepared)
-            if prepared.dead_letters:
-                await self._step("dead_letters", lambda: self._store.write_dead_letters(prepared))
 
     def _renew_token(self, prepared: Prepared) -> None:
         """ClickHouse remembers the token though what came with it is gone (tables emptied by hand): take another one."""
-        self._rewind += 1
+        self._rewind = max(self._rewind + 1, self._now_ms())
         prepared.batch = replace(prepared.batch, rewind=self._rewind)
         log.warning("token_renewed", partition=self.partition, token=prepared.batch.token)
 

@@ -193,6 +193,7 @@ class WorkerService:
             in_thread=self._in_thread,
             reached=self._reached,
             room=self._room,
+            now_ms=now_ms,
         )
 
     def _in_thread(self, work: Callable[[], T], /) -> Awaitable[T]:

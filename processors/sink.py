@@ -123,17 +123,20 @@ class ClickHouseStore:
             f"SELECT {', '.join('toUnixTimestamp64Milli(timestamp)' if name == 'timestamp' else name for name in NEEDED)}"
             f" FROM {tables.TOOL_EXECUTIONS} WHERE batch_month = {{month:UInt32}} AND incarnation = {{incarnation:String}}"
             " AND kafka_partition = {partition:UInt32} AND first_offset = {first:UInt64} AND kafka_offset < {next:UInt64}",
-            {
-                "month": batch.month,
-                "incarnation": batch.incarnation,
-                "partition": batch.partition,
-                "first": batch.first_offset,
-                "next": batch.next_offset,
-            },
+            _range(batch),
         )
         kinds = {name: pl.String for name in NEEDED} | {"timestamp": pl.Int64, "duration_ms": pl.Float64}
         frame = pl.DataFrame(rows, schema=kinds, orient="row")
         return frame.with_columns(pl.col("timestamp").cast(pl.Datetime("ms", "UTC")))
+
+    async def landed_dead_letters(self, batch: Batch) -> int:
+        rows = await self._rows(
+            f"SELECT count() FROM {tables.DEAD_LETTERS} WHERE batch_month = {{month:UInt32}}"
+            " AND incarnation = {incarnation:String} AND kafka_partition = {partition:UInt32}"
+            " AND first_offset = {first:UInt64} AND kafka_offset < {next:UInt64}",
+            _range(batch),
+        )
+        return int(rows[0][0])
 
     async def write_dead_letters(self, prepared: Prepared) -> None:
         await self._insert(tables.DEAD_LETTERS, dead_letter_block(prepared), prepared.batch)
@@ -144,14 +147,20 @@ class ClickHouseStore:
     async def write_usage(self, prepared: Prepared) -> None:
         await self._insert(tables.USAGE_WINDOWS, usage_block(prepared), prepared.batch)
 
-    async def remove(self, incarnation: str, partition: int, from_offset: int) -> None:
-        where = {"incarnation": incarnation, "partition": partition, "from_offset": from_offset}
+    async def remove(self, incarnation: str, partition: int, from_offset: int) -> int:
+        where = (
+            " WHERE incarnation = {incarnation:String} AND kafka_partition = {partition:UInt32}"
+            " AND kafka_offset >= {from_offset:UInt64}"
+        )
+        named = {"incarnation": incarnation, "partition": partition, "from_offset": from_offset}
+        removed = 0
         for table in (tables.TOOL_EXECUTIONS, tables.DEAD_LETTERS):
-            delete = (
-                f"ALTER TABLE {table} DELETE WHERE incarnation = {{incarnation:String}}"
-                " AND kafka_partition = {partition:UInt32} AND kafka_offset >= {from_offset:UInt64}"
-            )
-            await self._call(partial(_mutate, delete, where))
+            # A mutation rewrites whole parts, so it is asked first whether there is anything to take away.
+            count = int((await self._rows(f"SELECT count() FROM {table}{where}", named))[0][0])
+            if count:
+                await self._call(partial(_mutate, f"ALTER TABLE {table} DELETE{where}", named))
+            removed += count
+        return removed
 
     async def load_ids(self, seen: SeenFilter, *, partition: int, partitions: int, below: tuple[str, int]) -> None:
         now_ms = self._now_ms()
@@ -228,6 +237,16 @@ _OUTSIDE: Final = (
 
 def _outside(batch: Batch) -> dict[str, Any]:
     return {"incarnation": batch.incarnation, "partition": batch.partition, "first_offset": batch.first_offset}
+
+
+def _range(batch: Batch) -> dict[str, Any]:
+    return {
+        "month": batch.month,
+        "incarnation": batch.incarnation,
+        "partition": batch.partition,
+        "first": batch.first_offset,
+        "next": batch.next_offset,
+    }
 
 
 def _by_project(candidates: Candidates, places: Sequence[int]) -> dict[str, list[int]]:

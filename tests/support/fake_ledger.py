@@ -106,6 +106,12 @@ class Servers:
         self.tables = Tables()
         self.pending: list[Call] = []
         self.grown = asyncio.Event()
+        self._ticks = 0
+
+    def tick(self) -> int:
+        """The clock of all workers; never the same twice."""
+        self._ticks += 1
+        return self._ticks
 
     async def call(
         self, worker: Caller, name: str, effect: Callable[[], Any], failure: type[Exception] | None = StoreUnavailable
@@ -129,13 +135,15 @@ class Servers:
             self.tables.tokens.add((table, batch.token))
             land()
 
-    def remove(self, partition: int, from_offset: int) -> None:
-        """Delete rows at or above an offset."""
+    def remove(self, partition: int, from_offset: int) -> int:
+        """Delete rows at or above an offset; return how many."""
         tables = self.tables
+        before = len(tables.executions) + len(tables.dead_letters)
         tables.executions = [
             row for row in tables.executions if row["kafka_partition"] != partition or row["kafka_offset"] < from_offset
         ]
         tables.dead_letters = [row for row in tables.dead_letters if row[0] != partition or row[2] < from_offset]
+        return before - len(tables.executions) - len(tables.dead_letters)
 
 
 class FakeBroker:
@@ -253,6 +261,13 @@ class FakeStore:
         frame: pl.DataFrame = await self._servers.call(self._worker, "landed", look)
         return frame
 
+    async def landed_dead_letters(self, batch: Batch) -> int:
+        def look() -> int:
+            return sum(row[:2] == (batch.partition, batch.first_offset) for row in self._servers.tables.dead_letters)
+
+        count: int = await self._servers.call(self._worker, "landed", look)
+        return count
+
     async def write_dead_letters(self, prepared: Prepared) -> None:
         batch = prepared.batch
         rows = [(batch.partition, batch.first_offset, letter.offset, letter.index) for letter in prepared.dead_letters]
@@ -277,8 +292,9 @@ class FakeStore:
 
         await self._insert("usage", batch, land)
 
-    async def remove(self, incarnation: str, partition: int, from_offset: int) -> None:  # noqa: ARG002 - one topic
-        await self._servers.call(self._worker, "remove", lambda: self._servers.remove(partition, from_offset))
+    async def remove(self, incarnation: str, partition: int, from_offset: int) -> int:  # noqa: ARG002 - one topic
+        removed = await self._servers.call(self._worker, "remove", lambda: self._servers.remove(partition, from_offset))
+        return int(removed)
 
     async def load_ids(self, seen: SeenFilter, *, partition: int, partitions: int, below: tuple[str, int]) -> None:
         def load() -> None:

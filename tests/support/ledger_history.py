@@ -118,6 +118,7 @@ class Worker(Caller):
             in_thread=in_thread,
             reached=reached,
             room=Room(1_000_000),
+            now_ms=self._servers.tick,
         )
 
     async def _own(self, partition: int, generation: int, turn: int) -> None:

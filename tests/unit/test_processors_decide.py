@@ -14,10 +14,14 @@ def found(proved: int | None, planned: int | None, first: int | None, *, log_sta
     ("case", "expected"),
     [
         pytest.param(
-            found(None, None, None), Opening(start=0, rewind=0), id="nothing was ever done: from the start of the log"
+            found(None, None, None),
+            Opening(start=0, rewind=0, remove_from=0),
+            id="nothing was ever done: from the start of the log",
         ),
         pytest.param(
-            found(None, None, None, log_start=7), Opening(start=7, rewind=0), id="nothing was ever done, old records are gone"
+            found(None, None, None, log_start=7),
+            Opening(start=7, rewind=0, remove_from=0),
+            id="nothing was ever done, old records are gone",
         ),
         pytest.param(found(50, 50, 40), Opening(start=50, rewind=0), id="D = C: nothing is open"),
         pytest.param(
