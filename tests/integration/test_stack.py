@@ -6,11 +6,9 @@ Always the embedded parts: they are what this command runs.
 import json
 import signal
 import stat
-import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import psutil
 import pytest
@@ -20,35 +18,10 @@ from deploy.demo import RECORDED
 from deploy.embedded import stack_file
 from deploy.embedded.process import free_port
 from tests.support.parts import await_line, popen
+from tests.support.pipeline import eventually
+from tests.support.stack import Up
 
 pytestmark = [pytest.mark.real, pytest.mark.timeout(600)]
-
-
-class Up:
-    """One running `toolledger up --json`."""
-
-    def __init__(self, data: Path, port: int, *options: str) -> None:
-        arguments = ["up", "--data", str(data), "--port", str(port), "--json", *options]
-        # The line of --json is the only one on standard output; the others come on the same pipe here.
-        self.process = popen(arguments)
-        self.ready = json.loads(await_line(self.process, '"event": "ready"'))
-        self.parts = {child.cmdline()[0].strip(): child for child in psutil.Process(self.process.pid).children()}
-        self.all = psutil.Process(self.process.pid).children(recursive=True)
-
-    def stop(self, number: int = signal.SIGTERM) -> int:
-        self.process.send_signal(number)
-        self.process.communicate(timeout=120)
-        _, alive = psutil.wait_procs(self.all, timeout=60)
-        assert alive == [], "parts were left running"
-        return self.process.returncode
-
-
-def eventually(what: str, holds: Callable[[], Any], *, timeout_s: float = 90) -> Any:
-    """Ask until the answer is true, and return it; each question takes its own time."""
-    deadline = time.monotonic() + timeout_s
-    while not (found := holds()):
-        assert time.monotonic() < deadline, f"not within {timeout_s:.0f} s: {what}"
-    return found
 
 
 @pytest.fixture(scope="module")

@@ -26,14 +26,15 @@ _ROOT = Path(__file__).parents[2]
 _WAIT_S = 90.0
 
 
-def eventually(what: str, holds: Callable[[], bool], *, timeout_s: float = _WAIT_S) -> None:
-    """Wait until a condition holds; fail with its name when the time is over."""
+def eventually(what: str, holds: Callable[[], Any], *, timeout_s: float = _WAIT_S) -> Any:
+    """Ask until the answer is true, and return it; fail with its name when the time is over."""
     deadline = time.monotonic() + timeout_s
-    while not holds():
+    while not (found := holds()):
         if time.monotonic() > deadline:
             raise AssertionError(f"not within {timeout_s:.0f} s: {what}")
         # The condition looks at other processes; there is nothing of theirs to await here.
         time.sleep(0.1)
+    return found
 
 
 class Process:

@@ -1,7 +1,6 @@
 """The whole stack as users start it: `toolledger up` in a folder of the test's own."""
 
 import json
-import os
 import signal
 import subprocess
 from collections.abc import Mapping
@@ -24,13 +23,7 @@ class Up:
 
     def __init__(self, data: Path, port: int, *options: str, env: Mapping[str, str] | None = None) -> None:
         arguments = ["up", "--data", str(data), "--port", str(port), "--json", *options]
-        former = dict(os.environ)
-        os.environ.update(env or {})
-        try:
-            self.process = popen(arguments)
-        finally:
-            os.environ.clear()
-            os.environ.update(former)
+        self.process = popen(arguments, settings=dict(env or {}))
         # The line of --json is the only one on standard output; the others come on the same pipe here.
         self.ready = json.loads(await_line(self.process, '"event": "ready"'))
         self.parts = {child.cmdline()[0].strip(): child for child in psutil.Process(self.process.pid).children()}
