@@ -72,7 +72,7 @@ def main(settings: WorkerSettings) -> int:
         broker=broker,
         store=store,
         consumer=consumer,
-        access=control.access,
+        control=control,
         reached=faults.from_environment(),
     )
     background: list[asyncio.Task[None]] = []

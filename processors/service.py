@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from typing import TypeVar
 
 from ingest.contract import metrics
-from ingest.contract.access import Access
+from ingest.contract.control import ControlFollower
 from ingest.contract.errors import TransportError
 from ingest.contract.logs import logger
 from processors.broker import KafkaBroker
@@ -35,7 +35,7 @@ class WorkerService:
         settings: the worker's.
         broker, store: the adapters.
         consumer: gives the driver's consumer, which exists once the app runs.
-        access: project rules, followed from the control topic.
+        control: gives the project rules, followed from the control topic.
         reached: called at each numbered step of a batch (fault points of tests).
     """
 
@@ -47,13 +47,13 @@ class WorkerService:
         broker: KafkaBroker,
         store: ClickHouseStore,
         consumer: Callable[[], RunConsumer],
-        access: Access,
+        control: ControlFollower,
         reached: Callable[[str], Awaitable[None]],
     ) -> None:
         self._settings = settings
         self._name = name
         self._broker, self._store, self._consumer = broker, store, consumer
-        self._access = access
+        self._control = control
         self._reached = reached
         self._ledgers: dict[int, PartitionLedger] = {}
         self._owned: set[int] = set()
@@ -74,6 +74,8 @@ class WorkerService:
 
     async def open(self, partition: int, generation: int) -> int | None:
         """Open a partition; None if the next rebalance came first."""
+        # Whether a project keeps payloads must be known before the first of them is written.
+        await self._control.caught_up.wait()
         incarnation, partitions = await self._broker.incarnation()
         if incarnation != self._incarnation:
             self._ledgers.clear()
@@ -165,6 +167,8 @@ class WorkerService:
         reasons = []
         if not self._consumer().ready():
             reasons.append("not every assigned partition is open yet")
+        if not self._control.caught_up.is_set():
+            reasons.append("the project rules of the control topic are not read yet")
         if not self._broker.in_touch():
             reasons.append("the consumer group has not heard from this worker within the session timeout")
         try:
@@ -189,7 +193,7 @@ class WorkerService:
                 retry_ms_max=settings.retry_ms_max,
                 dedupe_bytes=settings.dedupe_bytes // max(1, self._partitions),
             ),
-            stores_payload=lambda project: self._access.rules_of(project).store_payloads,
+            stores_payload=lambda project: self._control.access.rules_of(project).store_payloads,
             in_thread=self._in_thread,
             reached=self._reached,
             room=self._room,

@@ -177,3 +177,22 @@ def test_a_worker_killed_in_the_middle_of_its_work_changes_nothing(stack: Stack)
     assert summary["entities"]["tool_calls"]["event_count"] == len(EVENTS)
     # The one project's key never sees the other's logs.
     assert stack.get(f"{SEARCH}/again-{EVENTS[0]['id']}").status_code == 404
+
+
+def test_a_project_that_stores_no_payloads_keeps_the_log_without_them(stack: Stack) -> None:
+    """Once the rule is in force the log is there, its request and response are not; and it counts like any other."""
+    key = stack.create_key("discreet")
+    stack.toolledger("projects", "set", "discreet", "--store-payloads", "no")
+    sent: list[str] = []
+
+    def left_out() -> bool:
+        # The worker follows the rule within a second; until then another call is entered.
+        sent.append(f"discreet-{len(sent)}")
+        body = json.dumps({**EVENTS[0], "id": sent[-1]}).encode()
+        assert stack.post("/v1/events", body, key=key, **{"content-type": "application/json"}).status_code == 202
+        eventually("the log is there", lambda: stack.get(f"{SEARCH}/{sent[-1]}", key=key).status_code == 200)
+        return bool(stack.get(f"{SEARCH}/{sent[-1]}", key=key).json()["data"] == {})
+
+    eventually("payloads are left out", left_out)
+    totals = stack.get("/v1/usage", key=key, **{"from": FROM_MS, "to": TO_MS}).json()["totals"]
+    assert totals["calls"] == len(sent)
