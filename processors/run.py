@@ -4,6 +4,7 @@ import asyncio
 import os
 import socket
 import sys
+import time
 from typing import Any
 
 import faust
@@ -11,6 +12,7 @@ from setproctitle import setproctitle
 
 from ingest.contract import logs
 from ingest.contract.control import ControlFollower
+from ingest.contract.errors import ConfigurationError
 from ingest.contract.logs import logger
 from processors import faults
 from processors.app import build
@@ -21,6 +23,8 @@ from processors.settings import WorkerSettings
 from processors.sink import ClickHouseStore
 
 log = logger(__name__)
+
+_KAFKA_RETRY_S = 2.0
 
 
 class _Owner:
@@ -45,12 +49,44 @@ class _Worker(faust.Worker):  # type: ignore[misc]
         """The title is set once, by main."""
 
 
+def _require_port(host: str, port: int) -> None:
+    """Refuse a port that is taken before anything else is begun.
+
+    Raises:
+        ConfigurationError: with the setting to change.
+    """
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            raise ConfigurationError(
+                f"port {port} of {host} cannot be used ({error.strerror}): choose another with TOOLLEDGER_WORKER_PORT"
+            ) from None
+
+
+def _await_kafka(kafka: str) -> None:
+    """Wait until one of the brokers listens: Faust ends where none answers at once, and a worker may well be started first."""
+    addresses = [address.strip().rpartition(":") for address in kafka.split(",")]
+    while True:
+        for host, _, port in addresses:
+            try:
+                socket.create_connection((host.strip("[]"), int(port)), timeout=_KAFKA_RETRY_S).close()
+            except OSError:
+                continue
+            return
+        log.warning("kafka_awaited", kafka=kafka, retry_s=_KAFKA_RETRY_S)
+        time.sleep(_KAFKA_RETRY_S)
+
+
 def main(settings: WorkerSettings) -> int:
     """Run a worker until it is told to stop; return its exit code."""
     setproctitle("toolledger worker")
     # Never stricter about nesting than ingest: what it took must not become a dead letter.
     sys.setrecursionlimit(2 * sys.getrecursionlimit())
     logs.configure(service="worker", level=settings.log_level, json=settings.log_json)
+    _require_port(settings.worker_host, settings.worker_port)
+    _await_kafka(settings.kafka)
     owner = _Owner()
     app = build(settings, owner=owner, service=lambda: owner.service)
 
