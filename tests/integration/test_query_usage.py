@@ -79,7 +79,8 @@ some_filters = st.lists(st.sampled_from(COLUMNS), max_size=2, unique=True).flatm
         {name: st.lists(st.sampled_from([*VALUES[name], "nope"]), min_size=1, max_size=2, unique=True) for name in names}
     )
 )
-many = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+some = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+many = settings(max_examples=120, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 def counted(key, from_ms, to_ms, *, group_by=(), filters=None, starts=None):

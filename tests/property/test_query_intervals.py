@@ -3,7 +3,7 @@
 import itertools
 from datetime import UTC, datetime, timedelta
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from query_api.usage import calendar
@@ -31,6 +31,10 @@ units = st.sampled_from(["minute", "hour", "day"])
 moments = st.integers(1_420_070_400_000, 1_900_000_000_000)
 
 
+# The machine may be busy; what must hold is not a time.
+untimed = settings(deadline=None)
+
+
 def near_a_change(zone, at_ms):
     """Move a moment next to a change of the clock of its year, where there is one."""
     changes = calendar._changes(zone, (EPOCH + timedelta(milliseconds=at_ms)).year)
@@ -46,6 +50,7 @@ def local(zone, at_ms):
     return (EPOCH + timedelta(milliseconds=at_ms)).astimezone(zone)
 
 
+@untimed
 @given(unit=units, drawn=ranges)
 def test_intervals_cover_the_range_and_begin_on_the_clock(unit, drawn):
     """The first holds `from`, the last begins before `to`, and each begins where its local unit does."""
@@ -66,6 +71,7 @@ def test_intervals_cover_the_range_and_begin_on_the_clock(unit, drawn):
         assert calendar.start_of(runs, max(start, from_ms)) == start
 
 
+@untimed
 @given(drawn=ranges, offset=st.integers(0, 3 * DAY_MS))
 def test_a_moment_lies_in_the_day_of_its_date(drawn, offset):
     """Two moments share a day if and only if they share the local date."""
@@ -104,6 +110,7 @@ def test_zones_are_known_by_their_names():
         assert calendar.zone(name) is None
 
 
+@untimed
 @given(family=st.sampled_from(FAMILIES), unit=st.none() | units, drawn=ranges)
 def test_windows_and_raw_spans_cover_a_range_once(family, unit, drawn):
     """Nothing is missing, nothing twice, no window is cut by an end of the range or by a border between intervals."""
@@ -123,6 +130,7 @@ def test_windows_and_raw_spans_cover_a_range_once(family, unit, drawn):
                     assert not begin_ms < start < end_ms or start % grain.window_ms == 0
 
 
+@untimed
 @given(family=st.sampled_from(FAMILIES), from_ms=moments)
 def test_an_empty_range_reads_nothing(family, from_ms):
     """`from` = `to`: neither windows nor rows."""
