@@ -25,6 +25,7 @@ PERCENTILES: Final = (50, 95, 99)
 # The logarithm of zero has no bucket; `greatest` keeps it from being taken, because both sides of `if` may be worked out.
 _LOG: Final = f"log(greatest(duration_ms, {TINY_MS!r}))"
 _BUCKET: Final = f"if(duration_ms < {TINY_MS!r}, toInt16({ZERO_BUCKET}), toInt16(ceil({_LOG} / {LN_GAMMA!r})))"
+# What a branch says of a measure it does not know, and how the branches' measures are merged.
 _NOTHING: Final = {
     "calls": "toUInt64(0)",
     "failed": "toUInt64(0)",
@@ -33,13 +34,13 @@ _NOTHING: Final = {
     "seen": "arrayReduce('uniqExactState', CAST([], 'Array(String)'))",
     "created": "toUInt64(0)",
 }
-_MERGE: Final = {
-    "calls": "sum(calls)",
-    "failed": "sum(failed)",
-    "durations": "sumMap(durations)",
-    "users": "uniqExactMerge(users)",
-    "seen": "uniqExactMerge(seen)",
-    "created": "sum(created)",
+_MERGED: Final = {
+    "calls": ("calls", "sum(b_calls)"),
+    "failed": ("failed", "sum(b_failed)"),
+    "durations": ("durations", "sumMap(b_durations)"),
+    "users": ("active_users", "uniqExactMerge(b_users)"),
+    "seen": ("active_sessions", "uniqExactMerge(b_seen)"),
+    "created": ("sessions", "sum(b_created)"),
 }
 
 
@@ -59,20 +60,15 @@ def statement(tenant: Tenant, question: Question) -> Statement:
     branches += _distinct(tenant, question, conditions, keys)
     if "created" in measures:
         branches.append(_created(tenant, question, conditions, keys))
+    sketch = "WITH sumMap(b_durations) AS durations\n" if "durations" in measures else ""
+    outputs = ", ".join(f"{text} AS {name}" if text != name else name for name, text in _outputs(question, keys))
     union = "\n UNION ALL\n ".join(branches)
-    merged = ", ".join(f"{_MERGE[name]} AS {name}" for name in measures)
+    text = f"{sketch}SELECT {outputs}\nFROM (\n {union}\n)"
     if keys:
         listed = ", ".join(keys)
-        grouped = (
-            f"SELECT 1 - part AS total, {listed}, {merged}\nFROM (SELECT toUInt8(1) AS part, * FROM (\n {union}\n))\n"
-            f"GROUP BY GROUPING SETS ((part, {listed}), ())"
-        )
+        text += f"\nGROUP BY GROUPING SETS ((part, {listed}), ())"
         # One more than the limit shows that there is more; the totals are a row of their own.
-        ending = f"\nORDER BY {_order(question)}\nLIMIT {question.limit + 2}"
-    else:
-        grouped, ending = f"SELECT toUInt8(1) AS total, {merged}\nFROM (\n {union}\n)", ""
-    outputs = ", ".join(f"{text} AS {name}" if text != name else name for name, text in _outputs(question, keys))
-    text = f"SELECT {outputs}\nFROM (\n{grouped}\n){ending}"
+        text += f"\nORDER BY {_order(question)}\nLIMIT {question.limit + 2}"
     return Statement(tenant=tenant, text=text, values=values)
 
 
@@ -98,13 +94,13 @@ def _measures(question: Question) -> list[str]:
 
 def _outputs(question: Question, keys: Sequence[str]) -> list[tuple[str, str]]:
     """Return (name, expression) of each column; percentiles are buckets of the sketch, null where there was no call."""
-    outputs = [("total", "total"), *((key, key) for key in keys)]
-    names = {"users": "active_users", "seen": "active_sessions", "created": "sessions"}
+    # Within the totals `part` has its default, 0.
+    outputs = [("total", "1 - part" if keys else "toUInt8(1)"), *((key, key) for key in keys)]
     for name in _measures(question):
         if name == "durations":
             outputs += [(f"p{percent}", _percentile(percent)) for percent in PERCENTILES]
         else:
-            outputs.append((names.get(name, name), name))
+            outputs.append(_MERGED[name])
     return outputs
 
 
@@ -207,11 +203,10 @@ def _created(tenant: Tenant, question: Question, conditions: Sequence[str], keys
         f"SELECT {session}, min(first_call) AS first{first} {rows} "
         f"GROUP BY {session} HAVING {in_range.format('first', 'first')}"
     )
-    renamed = [f"first_{column} AS {column}" for column in kept]
-    inner = ", ".join([session, "tupleElement(first, 1) AS t", *renamed])
     where = f" WHERE {' AND '.join(conditions)}" if conditions else ""
-    selected = ["t", *dict.fromkeys(question.group_by)]
-    source = f"SELECT {', '.join(selected)} FROM (SELECT {inner} FROM ({firsts})){where}"
+    renamed = ", ".join(["project_id"] * (not alone) + ["session_id", "tupleElement(first, 1) AS t"])
+    renamed += "".join(f", first_{column} AS {column}" for column in kept)
+    source = f"SELECT {renamed} FROM ({firsts}){where}"
     return _branch(question, keys, {"created": "count()"}, source)
 
 
@@ -219,11 +214,12 @@ def _branch(question: Question, keys: Sequence[str], aggregates: Mapping[str, st
     """Group a source by the keys; what this branch does not know is neutral."""
     # Grouped as stored, which for slugs is by dictionary; text only for the union, whose branches must agree.
     grouped = ["start" if key == "start" else question.group_by[int(key[1:])] for key in keys]
-    selected = [
+    selected = ["toUInt8(1) AS part"] if keys else []
+    selected += [
         f"{_start(question.runs or ())} AS start" if key == "start" else f"toString({column}) AS {key}"
         for key, column in zip(keys, grouped, strict=True)
     ]
-    selected += [f"{aggregates.get(name, _NOTHING[name])} AS {name}" for name in _measures(question)]
+    selected += [f"{aggregates.get(name, _NOTHING[name])} AS b_{name}" for name in _measures(question)]
     grouping = f" GROUP BY {', '.join(grouped)}" if keys else ""
     return f"SELECT {', '.join(selected)} FROM ({source}){grouping}"
 
