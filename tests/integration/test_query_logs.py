@@ -17,7 +17,6 @@ pytestmark = [pytest.mark.real, pytest.mark.asyncio(loop_scope="module")]
 
 T0 = 1_776_384_000_000
 PATH = "/api/v3.1/logs/tool_execution"
-some = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 many = settings(max_examples=120, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 # What filters trip over: wildcards of LIKE, quotes, escapes, and letters that change their length with their case.
@@ -168,7 +167,7 @@ async def test_paging_is_the_sorted_list(service, limit):
         assert await all_pages(service, {"limit": limit}) == expected
 
 
-@some
+@many
 @given(key=st.sampled_from([KEY_A, KEY_B]), bounds=st.tuples(*[st.integers(T0 - 2, T0 + 12_000)] * 2).map(sorted))
 async def test_a_range_is_half_open_in_ms(service, key, bounds):
     """`from` inclusive, `to` exclusive; equal bounds are empty."""

@@ -79,8 +79,7 @@ some_filters = st.lists(st.sampled_from(COLUMNS), max_size=2, unique=True).flatm
         {name: st.lists(st.sampled_from([*VALUES[name], "nope"]), min_size=1, max_size=2, unique=True) for name in names}
     )
 )
-some = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-many = settings(max_examples=120, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+many = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 def counted(key, from_ms, to_ms, *, group_by=(), filters=None, starts=None):
@@ -225,7 +224,7 @@ async def test_breakdowns_are_counts_over_the_events(
     assert reply.body["groups"] == expected_groups[:limit]
 
 
-@some
+@many
 @given(
     key=st.sampled_from([KEY_A, KEY_B, KEY_ORG]), span=ranges, users=st.lists(st.sampled_from(VALUES["user_id"]), max_size=2)
 )
