@@ -1,6 +1,11 @@
-"""ClickHouse as the ledger's store. Every failure of a call is StoreUnavailable: the caller tries again with the same token."""
+"""ClickHouse as the ledger's store. Every failure of a call is StoreUnavailable: the caller tries again with the same token.
+
+An answer counts only if it is ClickHouse's own: a proxy that says 200 to everything must not make an insert believed that
+never happened, or ids unknown that are known.
+"""
 
 import asyncio
+import struct
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import UTC, datetime
@@ -12,6 +17,7 @@ import polars as pl
 from aiohttp import ClientError
 from clickhouse_connect.driver.asyncclient import AsyncClient
 from clickhouse_connect.driver.exceptions import ClickHouseError
+from clickhouse_connect.driver.summary import QuerySummary
 
 from ingest.contract import tables
 from ingest.contract.errors import StoreUnavailable
@@ -39,7 +45,26 @@ _QUERY_BYTES_MAX: Final = 16 * 1024 * 1024
 _LOADED_AT_ONCE: Final = 4_000_000
 _DAY_MS: Final = 24 * 3_600_000
 
-_FAILURES: Final = (ClickHouseError, ClientError, OSError, TimeoutError)
+_FAILURES: Final = (ClickHouseError, ClientError, OSError)
+# What the client's decoder makes of bytes that are not what ClickHouse sends.
+_UNREADABLE: Final = (ArithmeticError, LookupError, ValueError, struct.error)
+# Loading ids may take many times as long as an insert; it is not endless either.
+_LOAD_PATIENCE: Final = 20
+# Whoever asks whether the worker is ready does not wait as long as an insert may.
+_PING_S: Final = 3.0
+# What RowBinaryWithNames begins with, for one column named h.
+_HASHES_HEAD: Final = b"\x01\x01h"
+
+_PROGRESS: Final = {
+    "incarnation": "LowCardinality(String)",
+    "kafka_partition": "UInt32",
+    "partitions": "UInt32",
+    "next_offset": "UInt64",
+    "end_offset": "UInt64",
+    "complete_until": "DateTime64(3, 'UTC')",
+    "worker": "String",
+    "reported_at": "DateTime64(3, 'UTC')",
+}
 
 
 class ClickHouseStore:
@@ -67,7 +92,8 @@ class ClickHouseStore:
 
     async def ping(self) -> None:
         """Raise StoreUnavailable unless ClickHouse answers and has the tables."""
-        await self._rows(f"SELECT 1 FROM {tables.USAGE_WINDOWS} LIMIT 1")
+        query = f"SELECT 1 FROM {tables.USAGE_WINDOWS} LIMIT 1"
+        await self._call(lambda client: _query(query, None, client), timeout_s=min(_PING_S, self._timeout_ms / 1000))
 
     async def last_receipt(self, incarnation: str, partition: int) -> Receipt | None:
         found = await self._rows(
@@ -179,23 +205,34 @@ class ClickHouseStore:
         for start_ms in range(begin_ms, now_ms + 1, step_ms):
             end_ms = start_ms + step_ms if start_ms + step_ms <= now_ms else 2**42
             span = {"start_ms": start_ms, "end_ms": end_ms, "partitions": partitions, "partition": partition}
-            raw = await self._call(partial(_hashes, {**span, "incarnation": below[0], "proved": below[1]}))
+            raw = await self._call(
+                partial(_hashes, {**span, "incarnation": below[0], "proved": below[1]}),
+                timeout_s=_LOAD_PATIENCE * self._timeout_ms / 1000,
+            )
             hashes = np.frombuffer(raw, dtype=np.uint64)
             if len(hashes):
                 seen.add(hashes, accepted_ms=min(end_ms, now_ms))
 
     async def report(self, rows: Sequence[tuple[Any, ...]]) -> None:
-        """Write the heartbeat of partitions: rows in the order of `progress`'s columns."""
-        await self._call(lambda client: client.insert(tables.PROGRESS, rows, settings={"async_insert": 0}))
+        """Write the heartbeat of partitions: rows in the order of `_PROGRESS`."""
+        names, kinds = list(_PROGRESS), list(_PROGRESS.values())
+        settings = {"async_insert": 0}
+
+        async def insert(client: AsyncClient) -> None:
+            _own(await client.insert(tables.PROGRESS, rows, names, column_type_names=kinds, settings=settings))
+
+        await self._call(insert)
 
     async def _rows(self, query: str, parameters: dict[str, Any] | None = None) -> Sequence[Sequence[Any]]:
-        result = await self._call(lambda client: client.query(query, parameters, settings={"max_query_size": _QUERY_BYTES_MAX}))
-        rows: Sequence[Sequence[Any]] = result.result_rows
-        return rows
+        return await self._call(partial(_query, query, parameters))
 
     async def _insert(self, table: str, block: bytes, batch: Batch) -> None:
         settings = {**_INSERT, "insert_deduplication_token": batch.token}
-        await self._call(lambda client: client.raw_insert(table, list(columns_of(block)), block, settings, fmt="ArrowStream"))
+
+        async def insert(client: AsyncClient) -> None:
+            _own(await client.raw_insert(table, list(columns_of(block)), block, settings, fmt="ArrowStream"))
+
+        await self._call(insert)
 
     async def _open(self) -> AsyncClient:
         async with self._opening:
@@ -203,30 +240,58 @@ class ClickHouseStore:
                 self._client = await async_client(self._url, read_timeout_s=self._timeout_ms / 1000, compress=False)
             return self._client
 
-    async def _call(self, call: Callable[[AsyncClient], Awaitable[T]]) -> T:
+    async def _call(self, call: Callable[[AsyncClient], Awaitable[T]], *, timeout_s: float | None = None) -> T:
+        """Call within a time: the client's own limit is one of silence, which an answer that comes in drops escapes."""
+        limit_s = self._timeout_ms / 1000 if timeout_s is None else timeout_s
         try:
-            return await call(await self._open())
+            async with asyncio.timeout(limit_s):
+                return await call(await self._open())
+        except TimeoutError as error:
+            raise StoreUnavailable(f"ClickHouse: no answer within {limit_s:g} s") from error
         except _FAILURES as error:
             raise StoreUnavailable(
                 f"ClickHouse: {str(error).strip().splitlines()[0] if str(error).strip() else error!r}"
             ) from error
+        except _UNREADABLE as error:
+            raise StoreUnavailable(f"ClickHouse: its answer cannot be read ({error!r})") from error
+
+
+def _own(summary: QuerySummary) -> None:
+    """Believe an answer only if ClickHouse gave it: each of its answers names the query.
+
+    Raises:
+        StoreUnavailable: something else answered.
+    """
+    if not summary.query_id():
+        raise StoreUnavailable("ClickHouse: something else answered in its place (no X-ClickHouse-Query-Id)")
+
+
+async def _query(query: str, parameters: dict[str, Any] | None, client: AsyncClient) -> Sequence[Sequence[Any]]:
+    result = await client.query(query, parameters, settings={"max_query_size": _QUERY_BYTES_MAX})
+    _own(QuerySummary(result.summary))
+    rows: Sequence[Sequence[Any]] = result.result_rows
+    return rows
 
 
 async def _mutate(query: str, parameters: dict[str, Any], client: AsyncClient) -> None:
-    await client.command(query, parameters, settings={"mutations_sync": 2})
+    summary = await client.command(query, parameters, settings={"mutations_sync": 2})
+    _own(summary if isinstance(summary, QuerySummary) else QuerySummary({}))
 
 
 async def _hashes(parameters: dict[str, Any], client: AsyncClient) -> bytes:
     """Return xxh3 of the ids of a span of acceptance whose home is a partition, eight bytes each."""
     query = (
-        f"SELECT xxh3(concat(project_id, '/', id)) FROM {tables.TOOL_EXECUTIONS}"
+        f"SELECT xxh3(concat(project_id, '/', id)) AS h FROM {tables.TOOL_EXECUTIONS}"
         " WHERE accepted_at >= fromUnixTimestamp64Milli({start_ms:Int64})"
         " AND accepted_at < fromUnixTimestamp64Milli({end_ms:Int64})"
         " AND bitAnd(kafkaMurmurHash(concat(project_id, '/', id)), 2147483647) % {partitions:UInt32} = {partition:UInt32}"
         " AND NOT (incarnation = {incarnation:String} AND kafka_partition = {partition:UInt32}"
         " AND kafka_offset >= {proved:UInt64})"
     )
-    return await client.raw_query(query, parameters, fmt="RowBinary")
+    raw: bytes = await client.raw_query(query, parameters, fmt="RowBinaryWithNames")
+    if not raw.startswith(_HASHES_HEAD):
+        raise StoreUnavailable("ClickHouse: something else answered in its place")
+    return raw[len(_HASHES_HEAD) :]
 
 
 # What a batch itself may have written already does not make its events known.

@@ -8,16 +8,17 @@ import structlog
 
 
 class _Seldom(logging.Filter):
-    """Lets a library's line through once in a while: while Kafka is away its client says the same thing many times a second."""
+    """Lets a library's line through once in a while: while a server is away its client says the same thing again and again."""
 
     _EVERY_S: Final = 30.0
+    _OF: Final = ("aiokafka", "clickhouse_connect")
 
     def __init__(self) -> None:
         super().__init__()
         self._said: dict[tuple[str, str], float] = {}
 
     def filter(self, record: logging.LogRecord) -> bool:
-        if not record.name.startswith("aiokafka"):
+        if not record.name.startswith(self._OF):
             return True
         # The template, not the text: so the number of keys is that of the library's lines.
         key = (record.name, str(record.msg))
