@@ -201,6 +201,8 @@ class PartitionLedger:
         self.next_offset = -1
         self.proved_offset = 0
         self.newest_record_ms = 0
+        # What keeps the step in work from being done; empty while nothing does.
+        self.trouble = ""
         self.seen: SeenFilter | None = None
         # What the filter is true for: number of partitions, and the offset it reaches up to.
         self._seen_until = (0, -1)
@@ -456,8 +458,11 @@ class PartitionLedger:
                 await asyncio.sleep(_HEARTBEAT_POLL_S)
                 continue
             try:
-                return await call()
+                done = await call()
+                self.trouble = ""
+                return done
             except TransportError as error:
+                self.trouble = f"{step}: {error}"
                 metrics.WORKER_RETRIES.labels(step).inc()
                 log.warning("step_failed", step=step, partition=self.partition, error=str(error), retry_ms=pause_ms)
             await asyncio.sleep(pause_ms / 1000)

@@ -171,6 +171,12 @@ class WorkerService:
             reasons.append("the project rules of the control topic are not read yet")
         if not self._broker.in_touch():
             reasons.append("the consumer group has not heard from this worker within the session timeout")
+        # A question may be answered while inserts are refused, so what the ledgers meet is told too.
+        trouble: dict[str, list[int]] = {}
+        for partition, ledger in sorted(self._ledgers.items()):
+            if ledger.trouble:
+                trouble.setdefault(ledger.trouble, []).append(partition)
+        reasons += [f"partition {', '.join(map(str, of))} waits: {text}" for text, of in trouble.items()]
         try:
             await self._store.ping()
         except TransportError as error:
