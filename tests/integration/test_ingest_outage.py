@@ -123,7 +123,8 @@ async def test_events_sent_during_a_clean_restart_are_accepted_or_refused_and_no
 
     senders = [asyncio.create_task(keep_sending()) for _ in range(4)]
     await asyncio.to_thread(kafka.stop)
-    await asyncio.to_thread(kafka.start)
+    kafka.launch()
+    await asyncio.to_thread(kafka.await_ready)
     await eventually(sender.is_accepted, deadline_s=15)
     running = False
     await asyncio.gather(*senders)

@@ -1,7 +1,9 @@
 """A real ingest process for tests, and what it wrote to Kafka."""
 
 import asyncio
+import contextlib
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -22,10 +24,16 @@ _ROOT = Path(__file__).parents[2]
 
 
 def free_port() -> int:
-    """Return a port that was free a moment ago."""
-    with socket.socket() as probe:
-        probe.bind((HOST, 0))
-        return int(probe.getsockname()[1])
+    """Return a port that was free a moment ago, and that no outgoing connection is given.
+
+    The system hands out ports from 32768 on; one of those could be taken while its server is down for a restart, by a client
+    that tries to reach it even.
+    """
+    while True:
+        port = random.randrange(12_000, 32_000)
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind((HOST, port))
+            return port
 
 
 @dataclass(slots=True, kw_only=True)

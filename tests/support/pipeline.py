@@ -1,12 +1,8 @@
 """A pipeline of a test's own: Kafka, ClickHouse and workers as real processes, to be killed and started again at will."""
 
 import asyncio
-import os
 import signal
-import subprocess
-import sys
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,59 +16,19 @@ from ingest.contract.partitioning import event_key, home_partition
 from ingest.contract.store import client
 from ingest.contract.topics import RECORD_BYTES_MAX, TOOL_EXECUTIONS, topics
 from tests.support.ingest_service import HOST, free_port
-from tests.support.own_kafka import OwnKafka
+from tests.support.own_kafka import OwnCluster, OwnKafka
+from tests.support.process import WAIT_S, Process, eventually
 
-_ROOT = Path(__file__).parents[2]
-_WAIT_S = 90.0
-
-
-def eventually(what: str, holds: Callable[[], Any], *, timeout_s: float = _WAIT_S) -> Any:
-    """Ask until the answer is true, and return it; fail with its name when the time is over."""
-    deadline = time.monotonic() + timeout_s
-    while not (found := holds()):
-        if time.monotonic() > deadline:
-            raise AssertionError(f"not within {timeout_s:.0f} s: {what}")
-        # The condition looks at other processes; there is nothing of theirs to await here.
-        time.sleep(0.1)
-    return found
-
-
-class Process:
-    """One part, started as users start it; its output goes to a file."""
-
-    def __init__(self, name: str, arguments: Sequence[str], *, folder: Path, env: Mapping[str, str]) -> None:
-        self.log = folder / f"{name}.log"
-        with self.log.open("ab") as log:
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", "deploy.cli.main", *arguments],
-                cwd=_ROOT,
-                env={**os.environ, **env},
-                stdout=log,
-                stderr=log,
-                start_new_session=True,
-            )
-
-    @property
-    def alive(self) -> bool:
-        return self.process.poll() is None
-
-    def send_signal(self, number: signal.Signals) -> None:
-        os.killpg(self.process.pid, number)
-
-    def end(self, number: signal.Signals = signal.SIGTERM) -> int:
-        """Signal it and wait for its end; return its status."""
-        if self.alive:
-            self.send_signal(number)
-        return self.process.wait(60)
+__all__ = ["Pipeline", "Process", "eventually"]
 
 
 class Pipeline:
     """Kafka and ClickHouse with topics and tables, and as many workers as asked for."""
 
-    def __init__(self, folder: Path, *, partitions: int = 4) -> None:
+    def __init__(self, folder: Path, *, partitions: int = 4, kafka: OwnKafka | OwnCluster | None = None) -> None:
         self.folder = folder
         self.partitions = partitions
-        self.kafka = OwnKafka(folder / "kafka")
+        self.kafka = kafka or OwnKafka(folder / "kafka")
         self.clickhouse_port = free_port()
         self.clickhouse: Process | None = None
         self.workers: list[Process] = []
@@ -100,9 +56,14 @@ class Pipeline:
         migrate.apply(self.clickhouse_url)
 
     def start_clickhouse(self) -> None:
+        self.launch_clickhouse()
+        eventually("ClickHouse answers", self._answers)
+
+    def launch_clickhouse(self) -> Process:
+        """Start it without waiting."""
         arguments = ["clickhouse", "--data", str(self.folder / "clickhouse"), "--port", str(self.clickhouse_port)]
         self.clickhouse = Process("clickhouse", arguments, folder=self.folder, env={})
-        eventually("ClickHouse answers", self._answers)
+        return self.clickhouse
 
     def start_worker(self, **env: str) -> Process:
         name = f"worker-{len(self.workers)}"
@@ -132,7 +93,7 @@ class Pipeline:
     def verify(self) -> Report:
         return verify(self.kafka.address, self.clickhouse_url)
 
-    def settled(self, *, timeout_s: float = _WAIT_S) -> Report:
+    def settled(self, *, timeout_s: float = WAIT_S) -> Report:
         """Wait until every record is proved, and return what `verify` says then."""
         reports: list[Report] = []
 
@@ -182,7 +143,7 @@ class Pipeline:
 
     def _answers(self) -> bool:
         assert self.clickhouse is not None
-        assert self.clickhouse.alive, self.clickhouse.log.read_text()[-2000:]
+        assert self.clickhouse.alive, self.clickhouse.said()[-2000:]
         try:
             return bool(self.rows("SELECT 1"))
         except Exception:  # any failure means: not yet
