@@ -7,7 +7,7 @@ committed offsets are switched off. Everything that reaches into faust-streaming
 
 import asyncio
 import time
-from collections.abc import Coroutine, Mapping, Sequence
+from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Final, Protocol, TypeVar
 
@@ -129,12 +129,20 @@ class RunThread(stock.AIOKafkaConsumerThread):  # type: ignore[misc]
         """Run in the thread's loop. Stock Faust queues such calls, and all would wait behind a fetch that waits for records."""
         return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(work, self.thread_loop))
 
-    async def start_at(self, partition: TP, offset: int) -> None:
-        """Fetch a partition from an offset on; what was fetched from elsewhere is thrown away."""
-        await self._there(self._start_at(partition, offset))
+    async def start_at(self, partition: TP, offset: int) -> bool:
+        """Fetch a partition from an offset on; what was fetched from elsewhere is thrown away.
 
-    async def _start_at(self, partition: TP, offset: int) -> None:
-        self._ensure_consumer().seek(TopicPartition(partition.topic, partition.partition), offset)
+        Returns:
+            False if the partition is not assigned any more: the group tells this thread first.
+        """
+        return await self._there(self._start_at(partition, offset))
+
+    async def _start_at(self, partition: TP, offset: int) -> bool:
+        consumer, key = self._ensure_consumer(), TopicPartition(partition.topic, partition.partition)
+        if key not in consumer.assignment():
+            return False
+        consumer.seek(key, offset)
+        return True
 
     async def log_starts(self, *partitions: TP) -> Mapping[TP, int]:
         """Return where each partition begins."""
@@ -187,11 +195,27 @@ class RunThread(stock.AIOKafkaConsumerThread):  # type: ignore[misc]
             if error_type is NoError:
                 return True
             if error_type in (UnknownMemberIdError, IllegalGenerationError, RebalanceInProgressError):
+                self._rejoin(generation, error_type)
                 return False
             if error_type is NotCoordinatorForGroupError or not error_type.retriable:
                 coordinator.coordinator_dead()
             log.warning("plan_refused", partition=partition.partition, error=error_type.__name__)
             await asyncio.sleep(_COMMIT_PAUSE_S)
+
+    def _rejoin(self, generation: int, error_type: type[KafkaError]) -> None:
+        """Join the group anew, as the stock commit does.
+
+        A coordinator that comes back may refuse one commit and know the member again at the next heartbeat: without a rebalance
+        a partition that was given up would never be opened again.
+        """
+        coordinator = self._ensure_consumer()._coordinator
+        if coordinator.generation != generation:
+            return
+        log.warning("group_joined_anew", generation=generation, error=error_type.__name__)
+        if error_type is RebalanceInProgressError:
+            coordinator.request_rejoin()
+        else:
+            coordinator.reset_generation()
 
     async def fetch(self, partitions: set[TP], wait_s: float) -> tuple[Mapping[TP, list[Any]], dict[TP, int]]:
         """Fetch from some partitions.
@@ -295,8 +319,7 @@ class RunConsumer(stock.Consumer):  # type: ignore[misc]
         start = await self.owner.open(tp.partition, generation)
         if start is None or turn != self._turn:
             return
-        await self.thread.start_at(tp, start)
-        if turn == self._turn:
+        if await self.thread.start_at(tp, start) and turn == self._turn:
             self._read_offset[tp] = None
             self._next[tp] = start
             self._freed.set()
@@ -308,6 +331,19 @@ class RunConsumer(stock.Consumer):  # type: ignore[misc]
             self._opening.add(asyncio.ensure_future(self.app.crash(error)))
 
     # Fetching: whole runs, bounded in flight.
+
+    async def getmany(self, timeout: float) -> AsyncIterator[tuple[TP, Any]]:  # noqa: ASYNC109
+        """Give runs to the agent, none while a rebalance is on.
+
+        Stock Faust seeks where the flow was stopped meanwhile. Here that would open the partitions of the generation that ends,
+        beside whoever owns them next.
+        """
+        fetched, _ = await self._wait_next_records(timeout)
+        generation = self.app.consumer_generation_id
+        for tp, run in self.scheduler.iterate(fetched or {}):
+            if self.should_stop or not self.flow_active or generation != self.app.consumer_generation_id:
+                return
+            yield tp, self._to_message(tp, run)
 
     async def _getmany(self, active_partitions: set[TP] | None, timeout: float) -> Mapping[TP, list[Any]]:  # noqa: ASYNC109, ARG002
         turn = self._turn
