@@ -6,7 +6,7 @@ In two strides, because between them ClickHouse may have to be asked which ids i
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import polars as pl
@@ -21,7 +21,13 @@ from processors.usage import COUNTS, NEEDED, receipt_rows, rollup
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Batch:
-    """Consecutive records of one partition, `[first_offset, next_offset)`."""
+    """Consecutive records of one partition, `[first_offset, next_offset)`.
+
+    Args:
+        rewind: parts its token from those of the same range before the partition went back.
+        lost: offsets of the range that Kafka had deleted before they were read.
+        planned_month: yyyymm of its table partition where its plan has fixed it; 0: that of the first record.
+    """
 
     incarnation: str
     partition: int
@@ -30,6 +36,8 @@ class Batch:
     next_offset: int
     records: Sequence[Record]
     rewind: int = 0
+    lost: int = 0
+    planned_month: int = 0
 
     @property
     def token(self) -> str:
@@ -45,7 +53,7 @@ class Batch:
     @property
     def month(self) -> int:
         """The table partition of all its rows: the month of its first record, which a rewritten batch shares."""
-        return batch_month(self.records[0].timestamp_ms if self.records else 0)
+        return self.planned_month or batch_month(self.records[0].timestamp_ms if self.records else 0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -114,15 +122,7 @@ def _events_in(record: Record) -> int:
 
 
 def _part(batch: Batch, start: int, end: int, first_offset: int, next_offset: int) -> Batch:
-    return Batch(
-        incarnation=batch.incarnation,
-        partition=batch.partition,
-        partitions=batch.partitions,
-        first_offset=first_offset,
-        next_offset=next_offset,
-        records=batch.records[start:end],
-        rewind=batch.rewind,
-    )
+    return replace(batch, first_offset=first_offset, next_offset=next_offset, records=batch.records[start:end])
 
 
 def read(batch: Batch, *, seen: SeenFilter) -> Candidates:
@@ -182,6 +182,7 @@ def settle(candidates: Candidates, *, known: Mapping[int, int], stores_payload: 
             "incarnation": batch.incarnation,
             "kafka_partition": batch.partition,
             "first_offset": batch.first_offset,
+            "rewind": batch.rewind,
         },
         stores_payload=stores_payload,
     )
@@ -202,23 +203,33 @@ def settle(candidates: Candidates, *, known: Mapping[int, int], stores_payload: 
     return prepared
 
 
-def adopt(prepared: Prepared, landed: pl.DataFrame) -> None:
+def adopt(prepared: Prepared, landed: pl.DataFrame, dead_letters: Mapping[str, int]) -> None:
     """Let what ClickHouse holds of a batch be the truth: sums and receipt are made from it, whoever wrote it.
 
     Args:
         landed: the rows of this batch in `tool_executions`, the columns NEEDED.
+        dead_letters: how many of its dead letters are in their table, by project.
     """
     counts = dict(landed.group_by("project_id").len().iter_rows())
-    for project in set(prepared.projects) | set(counts):
+    for project in set(prepared.projects) | set(counts) | set(dead_letters):
         parts = prepared.projects.setdefault(project, dict.fromkeys(COUNTS, 0))
         parts["accepted"] = counts.get(project, 0)
-        parts["duplicates"] = parts["events"] - parts["dead_letters"] - parts["forwarded"] - parts["accepted"]
+        parts["dead_letters"] = dead_letters.get(project, 0)
+        outcomes = parts["accepted"] + parts["dead_letters"] + parts["forwarded"]
+        # Where Kafka has lost records since, more can be in ClickHouse than can be read again.
+        parts["events"] = max(parts["events"], outcomes)
+        parts["duplicates"] = parts["events"] - outcomes
+        parts["conflicts"] = min(parts["conflicts"], parts["duplicates"])
+    if landed.height:
+        # A block lands whole, so nothing of it was lost.
+        prepared.batch = replace(prepared.batch, lost=0)
     _sum_up(prepared, landed)
 
 
 def _sum_up(prepared: Prepared, rows: pl.DataFrame) -> None:
     totals = {name: sum(parts[name] for parts in prepared.projects.values()) for name in COUNTS}
     totals["records"] = len(prepared.batch.records)
+    totals["lost"] = prepared.batch.lost
     prepared.totals = totals
     prepared.usage = rollup(rows.select(NEEDED))
     prepared.receipt = receipt_rows(

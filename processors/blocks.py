@@ -68,6 +68,7 @@ def dead_letter_block(prepared: Prepared) -> bytes:
         "kafka_offset": pa.array([letter.offset for letter in letters], pa.uint64()),
         "kafka_index": pa.array([letter.index for letter in letters], pa.uint32()),
         "first_offset": pa.array([batch.first_offset] * count, pa.uint64()),
+        "rewind": pa.array([batch.rewind] * count, pa.uint64()),
         "accepted_at": pa.array([letter.accepted_ms for letter in letters], pa.timestamp("ms", "UTC")),
         "reason": pa.array([letter.reason for letter in letters], pa.string()),
         "message": pa.array([letter.message for letter in letters], pa.string()),

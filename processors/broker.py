@@ -27,6 +27,8 @@ log = logger(__name__)
 
 _RETRY_S: Final = 0.5
 _READ_S: Final = 1.0
+# A batch is planned under what the topic was at most this long ago: a topic made anew, or grown, is noticed by then.
+_TOPIC_AGE_S: Final = 0.2
 
 
 class KafkaBroker:
@@ -44,6 +46,8 @@ class KafkaBroker:
         self._session_timeout_s = session_timeout_ms / 1000
         self._producer: AIOKafkaProducer | None = None
         self._starting = asyncio.Lock()
+        self._topic, self._topic_at = ("", 0), float("-inf")
+        self._asking = asyncio.Lock()
 
     async def close(self) -> None:
         """Close the producer."""
@@ -62,8 +66,16 @@ class KafkaBroker:
                 log.warning("topic_id_unknown", error=repr(error))
                 await asyncio.sleep(_RETRY_S)
 
-    async def committed(self, partition: int) -> Committed | None:
-        return await self._consumer().thread.committed(TP(TOOL_EXECUTIONS, partition))
+    async def topic(self) -> tuple[str, int]:
+        async with self._asking:
+            if time.monotonic() - self._topic_at > _TOPIC_AGE_S:
+                self._topic = await self.incarnation()
+                self._topic_at = time.monotonic()
+            return self._topic
+
+    async def committed(self, partitions: Sequence[int]) -> dict[int, Committed]:
+        found = await self._consumer().thread.committed({TP(TOOL_EXECUTIONS, number) for number in partitions})
+        return {tp.partition: committed for tp, committed in found.items()}
 
     async def plan(self, partition: int, offset: int, metadata: str, generation: int) -> bool:
         return await self._consumer().thread.plan(TP(TOOL_EXECUTIONS, partition), offset, metadata, generation)
@@ -78,7 +90,7 @@ class KafkaBroker:
                 await asyncio.sleep(_RETRY_S)
 
     async def log_ends(self, partitions: Sequence[int]) -> dict[int, int]:
-        """Return where each partition ends.
+        """Return where each partition ends, transactions that are still open included.
 
         Raises:
             BrokerUnavailable: nobody answered.
@@ -99,8 +111,8 @@ class KafkaBroker:
             max_partition_fetch_bytes=RECORD_BYTES_MAX,
         )
         records: list[Record] = []
-        await consumer.start()
         try:
+            await consumer.start()
             consumer.assign([tp])
             consumer.seek(tp, first_offset)
             while await consumer.position(tp) < next_offset:
@@ -110,11 +122,13 @@ class KafkaBroker:
                         for r in found
                         if r.offset < next_offset
                     )
+        except KafkaError as error:
+            raise BrokerUnavailable(f"Kafka: {error!r}") from error
         finally:
             await consumer.stop()
         return records
 
-    async def forward(self, forwards: Sequence[Forward], letters: Sequence[DeadLetter], origin: Batch) -> None:
+    async def forward(self, forwards: Sequence[Forward], letters: Sequence[DeadLetter], origin: Batch) -> dict[int, int]:
         try:
             producer = await self._ready_producer()
             sent = [
@@ -131,9 +145,13 @@ class KafkaBroker:
                 )
                 for item in forwards
             ]
-            sent += [await producer.send(DEAD_LETTERS, letter.payload, key=letter.key or None, headers=_origin(letter, origin))
-                     for letter in letters]  # fmt: skip
-            await asyncio.gather(*sent)
+            copies = [await producer.send(DEAD_LETTERS, letter.payload, key=letter.key or None, headers=_origin(letter, origin))
+                      for letter in letters]  # fmt: skip
+            reached: dict[int, int] = {}
+            for where in await asyncio.gather(*sent):
+                reached[where.partition] = max(reached.get(where.partition, 0), where.offset + 1)
+            await asyncio.gather(*copies)
+            return reached
         except KafkaError as error:
             await self._drop_producer()
             raise BrokerUnavailable(f"Kafka: {error!r}") from error

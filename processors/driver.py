@@ -7,23 +7,26 @@ committed offsets are switched off. Everything that reaches into faust-streaming
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
+from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import Any, ClassVar, Final, Protocol, TypeVar
 
 import faust
 from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka.consumer.fetcher import OffsetResetStrategy
 from aiokafka.consumer.group_coordinator import OffsetCommitRequest
 from aiokafka.coordinator.assignors.roundrobin import RoundRobinPartitionAssignor
 from aiokafka.errors import (
     IllegalGenerationError,
     KafkaError,
+    LeaderNotAvailableError,
     NoError,
     NotCoordinatorForGroupError,
     RebalanceInProgressError,
     UnknownMemberIdError,
     for_code,
 )
+from aiokafka.protocol.offset import OffsetRequest
 from faust.transport.drivers import aiokafka as stock
 from faust.types import TP
 
@@ -40,6 +43,9 @@ _RUNS_IN_FLIGHT: Final = 2
 _BUSY_FETCH_S: Final = 0.05
 _COMMIT_PAUSE_S: Final = 0.1
 _FINISH_S: Final = 5.0
+# Offsets without records (marks of transactions, aborted records, what retention took) are proved after so long alone.
+_HOLLOW_S: Final = 1.0
+_READ_UNCOMMITTED: Final = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,7 +53,7 @@ class Run:
     """Consecutive records of one partition that were fetched together.
 
     `first_offset` is where the run before ended, so that control records and holes lie inside; `generation` is the group
-    generation it was fetched under.
+    generation it was fetched under. One without records covers offsets that hold none.
     """
 
     partition: int
@@ -149,18 +155,43 @@ class RunThread(stock.AIOKafkaConsumerThread):  # type: ignore[misc]
         return await self._there(self._ensure_consumer().beginning_offsets(partitions))
 
     async def log_ends(self, *partitions: TP) -> Mapping[TP, int]:
-        """Return where each partition ends."""
-        return await self._there(self._ensure_consumer().end_offsets(partitions))
+        """Return where each partition ends, transactions that are still open included."""
+        return await self._there(self._log_ends(partitions))
 
-    async def committed(self, partition: TP) -> Committed | None:
-        """Return the group's committed offset of a partition, with its metadata."""
-        return await self._there(self._committed(partition))
+    async def _log_ends(self, partitions: Sequence[TP]) -> Mapping[TP, int]:
+        # Stock end_offsets of a consumer that reads committed records stops at the first open transaction.
+        client = self._ensure_consumer()._client
+        await client._maybe_wait_metadata()
+        by_leader: dict[int, dict[str, list[tuple[int, int]]]] = {}
+        for tp in partitions:
+            leader = client.cluster.leader_for_partition(TopicPartition(tp.topic, tp.partition))
+            if leader is None or leader < 0:
+                await client.force_metadata_update()
+                raise LeaderNotAvailableError(f"{tp.topic}-{tp.partition} has no leader")
+            by_leader.setdefault(leader, {}).setdefault(tp.topic, []).append((tp.partition, OffsetResetStrategy.LATEST))
+        ends = {}
+        for leader, asked in by_leader.items():
+            answer = await client.send(leader, OffsetRequest(-1, _READ_UNCOMMITTED, list(asked.items())))
+            for topic, found in answer.topics:
+                for number, error_code, _, offset, *_ in found:
+                    if error_code:
+                        client.force_metadata_update()
+                        raise for_code(error_code)(f"{topic}-{number}")
+                    ends[TP(topic, number)] = int(offset)
+        return ends
 
-    async def _committed(self, partition: TP) -> Committed | None:
-        key = TopicPartition(partition.topic, partition.partition)
-        offsets = await self._ensure_consumer()._coordinator.fetch_committed_offsets([key])
-        found = offsets.get(key)
-        return None if found is None or found.offset < 0 else Committed(offset=found.offset, metadata=found.metadata)
+    async def committed(self, partitions: Set[TP]) -> Mapping[TP, Committed]:
+        """Return the group's committed offsets with their metadata, of those partitions that have any."""
+        return await self._there(self._committed(partitions))
+
+    async def _committed(self, partitions: Set[TP]) -> Mapping[TP, Committed]:
+        keys = [TopicPartition(tp.topic, tp.partition) for tp in partitions]
+        offsets = await self._ensure_consumer()._coordinator.fetch_committed_offsets(keys)
+        return {
+            TP(key.topic, key.partition): Committed(offset=found.offset, metadata=found.metadata)
+            for key, found in offsets.items()
+            if found.offset >= 0
+        }
 
     async def plan(self, partition: TP, offset: int, metadata: str, generation: int) -> bool:
         """Commit an offset under exactly this generation, waiting for the broker's answer.
@@ -258,7 +289,8 @@ class RunConsumer(stock.Consumer):  # type: ignore[misc]
         self._next: dict[TP, int] = {}
         self._in_flight: dict[TP, int] = {}
         self._in_flight_bytes = 0
-        self._position: dict[TP, int] = {}
+        # Since when nothing but offsets without records lies beyond what was handed over.
+        self._hollow_since: dict[TP, float] = {}
         self._freed = asyncio.Event()
         self._opening: set[asyncio.Task[None]] = set()
         # Told apart by rebalances, not generations: a member may be assigned twice under one.
@@ -299,20 +331,12 @@ class RunConsumer(stock.Consumer):  # type: ignore[misc]
         """Called by Faust at a rebalance and at the end: what is planned is better finished here than recovered elsewhere."""
         await self.owner.finish(_FINISH_S)
 
-    def idle_position(self, partition: int) -> int:
-        """Return how far a partition has been fetched if nothing of it is on its way, else 0.
-
-        Beyond the last record there may be control records, which no run carries.
-        """
-        tp = TP(self.topic, partition)
-        return 0 if self._in_flight.get(tp, 0) else self._position.get(tp, 0)
-
     def _forget(self) -> None:
         self._turn += 1
         self._next.clear()
         self._in_flight.clear()
         self._in_flight_bytes = 0
-        self._position.clear()
+        self._hollow_since.clear()
         self.owner.suspend()
 
     async def _open(self, tp: TP, generation: int, turn: int) -> None:
@@ -361,15 +385,23 @@ class RunConsumer(stock.Consumer):  # type: ignore[misc]
         generation = self.app.consumer_generation_id
         if turn != self._turn:
             return {}
-        self._position.update(positions)
         runs = {}
-        for tp, records in fetched.items():
-            if records and tp in self._next:
-                runs[tp] = [self._fold(tp, records, generation)]
+        for tp in wanted & self._next.keys():
+            records = fetched.get(tp) or []
+            next_offset = records[-1].offset + 1 if records else positions.get(tp, 0)
+            if records or self._hollow(tp, next_offset):
+                runs[tp] = [self._fold(tp, records, next_offset, generation)]
         return runs
 
-    def _fold(self, tp: TP, records: list[Any], generation: int) -> Run:
-        next_offset = records[-1].offset + 1
+    def _hollow(self, tp: TP, position: int) -> bool:
+        """Tell whether a run without records is due, so that the proof reaches the log's end whatever stands there."""
+        if position <= self._next[tp] or self._in_flight.get(tp, 0):
+            self._hollow_since.pop(tp, None)
+            return False
+        return time.monotonic() - self._hollow_since.setdefault(tp, time.monotonic()) > _HOLLOW_S
+
+    def _fold(self, tp: TP, records: list[Any], next_offset: int, generation: int) -> Run:
+        self._hollow_since.pop(tp, None)
         nbytes = sum(len(record.value) for record in records if record.value is not None)
         run = Run(
             partition=tp.partition,
@@ -400,7 +432,7 @@ class RunConsumer(stock.Consumer):  # type: ignore[misc]
             tp.topic,
             tp.partition,
             record.first_offset,
-            record.records[-1].timestamp_ms / 1000,
+            record.records[-1].timestamp_ms / 1000 if record.records else 0.0,
             1,
             None,
             None,

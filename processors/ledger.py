@@ -2,183 +2,39 @@
 
 1. Plan: commit the batch's end to Kafka, fenced by the group generation, with its start in the metadata.
    A crash right after leaves [F, C) to be written again, as exactly that batch.
-2. Dead letters to their table and topic, strays to their home partition.
-   A crash right after: as above; the table refuses the token it has, and at home an id counts once.
+2. Strays to their home partition, dead letters to their topic and table.
+   A crash right after: as above; at home an id counts once, and the table refuses the token it has.
 3. Executions. A crash right after: as above; what landed is read back and is the truth.
 4. Usage and receipt, one block. The commit point: a crash right after redoes nothing.
 """
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Final, Protocol, TypeVar
-
-import msgspec
-import polars as pl
+from dataclasses import replace
+from typing import Final
 
 from ingest.contract import metrics
-from ingest.contract.errors import LedgerInvariantBroken, TransportError
+from ingest.contract.errors import LedgerInvariantBroken
 from ingest.contract.logs import logger
-from processors.batch import Batch, Candidates, Forward, Prepared, adopt, read, settle, split
-from processors.decode import DeadLetter, Record
+from processors.batch import Batch, Prepared, split
+from processors.decode import Record
 from processors.dedupe import SeenFilter
-from processors.driver import Committed, Run
+from processors.driver import Run
+from processors.held import Held
+from processors.opening import Found, Opening, Plan, decide
+from processors.ports import Broker, InThread, Store
 from processors.room import Room
+from processors.rows import batch_month
+from processors.writing import BatchWriter, Limits
 
 log = logger(__name__)
-T = TypeVar("T")
 
-_RETRY_FIRST_MS: Final = 100
-# How often a worker that lost touch with its group looks whether it is back.
-_HEARTBEAT_POLL_S: Final = 0.2
-
-
-class Plan(msgspec.Struct, frozen=True):
-    """The metadata of a planned commit. `rewind` counts how often this partition went back to an older receipt."""
-
-    first_offset: int
-    incarnation: str
-    rewind: int = 0
-
-    def encode(self) -> str:
-        """Return the text Kafka keeps beside the offset."""
-        return msgspec.json.encode(self).decode()
-
-    @staticmethod
-    def parse(metadata: str) -> "Plan | None":
-        """Return the plan of a commit, None if somebody else committed."""
-        try:
-            return msgspec.json.decode(metadata, type=Plan)
-        except msgspec.MsgspecError:
-            return None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Receipt:
-    """The last proof of a partition."""
-
-    next_offset: int
-    newest_record_ms: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Found:
-    """What is known of a partition when it is assigned; offsets, None where there is nothing."""
-
-    proved: int | None  # D: next offset of the last receipt
-    planned: int | None  # C: the group's committed offset
-    plan: Plan | None  # F and more, from the metadata of C; None unless it is of this incarnation
-    log_start: int  # what Kafka still has begins here
-    fresh: int = 0  # larger than any rewind before: tokens that carry it were never used
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Opening:
-    """How to go on with a partition: recover first, if asked; then fetch from `start`."""
-
-    start: int
-    rewind: int
-    recover: tuple[int, int] | None = None  # write exactly this range again, as one batch
-    remove_from: int | None = None  # take away what lies at or above this offset, it will be written again
-    gap: tuple[int, int] | None = None  # no receipt proves it and Kafka no longer has it
-
-
-def decide(found: Found) -> Opening:
-    """Decide how to go on with a partition. Pure; the rows are those of DESIGN section 5."""
-    plan, planned = found.plan, found.planned if found.plan is not None else None
-    rewind = plan.rewind if plan is not None else 0
-    # ClickHouse may remember tokens of what it no longer holds, so whoever starts anew takes tokens of his own.
-    anew = max(rewind + 1, found.fresh)
-    proved = found.proved
-    if proved is None:
-        if plan is None or planned is None:
-            # A first start, or a plan that was lost together with the group's offsets: what it may have left goes.
-            return Opening(start=found.log_start, rewind=found.fresh, remove_from=0)
-        # Nothing is proved: either this was the first batch ever, or ClickHouse was wiped.
-        proved = plan.first_offset if plan.first_offset <= found.log_start < planned else found.log_start
-    gap = (proved, found.log_start) if found.log_start > proved else None
-    start = max(proved, found.log_start)
-    if plan is None or planned is None:
-        # Offsets expired or reset. A plan that is lost with them may have left rows: they go, under another token.
-        return Opening(start=start, rewind=anew, remove_from=proved, gap=gap)
-    if planned == proved:
-        return Opening(start=start, rewind=rewind, gap=gap)
-    if planned < proved:
-        return Opening(start=start, rewind=rewind, gap=gap)
-    if plan.first_offset == proved:
-        return Opening(start=max(planned, found.log_start), rewind=rewind, recover=(proved, planned), gap=gap)
-    # ClickHouse lost receipts (wiped, or restored from a backup).
-    return Opening(start=start, rewind=anew, remove_from=proved, gap=gap)
-
-
-class Broker(Protocol):
-    """Kafka, as far as the ledger needs it."""
-
-    async def committed(self, partition: int) -> Committed | None:
-        """Return the group's offset and its metadata."""
-
-    async def plan(self, partition: int, offset: int, metadata: str, generation: int) -> bool:
-        """Commit under exactly this generation; False if the group has moved on."""
-
-    async def log_start(self, partition: int) -> int:
-        """Return the first offset Kafka still has."""
-
-    async def read(self, partition: int, first_offset: int, next_offset: int) -> Sequence[Record]:
-        """Return the records of [first_offset, next_offset) that Kafka still has."""
-
-    async def forward(self, forwards: Sequence[Forward], letters: Sequence[DeadLetter], origin: Batch) -> None:
-        """Send strays home and copies of dead letters to their topic; returns once Kafka has all of it."""
-
-    def in_touch(self) -> bool:
-        """Whether the group heard from this worker within the session timeout."""
-
-
-class Store(Protocol):
-    """ClickHouse, as far as the ledger needs it. Every call may raise StoreUnavailable."""
-
-    async def last_receipt(self, incarnation: str, partition: int) -> Receipt | None:
-        """Return the last proof of a partition."""
-
-    async def known(self, candidates: Candidates) -> dict[int, int]:
-        """Return place -> content hash of those suspects whose id is in ClickHouse from outside this batch."""
-
-    async def landed(self, batch: Batch) -> pl.DataFrame:
-        """Return the rows of a batch that are in `tool_executions`."""
-
-    async def landed_dead_letters(self, batch: Batch) -> int:
-        """Return how many dead letters of a batch are in their table."""
-
-    async def write_dead_letters(self, prepared: Prepared) -> None: ...
-
-    async def write_executions(self, prepared: Prepared) -> None: ...
-
-    async def write_usage(self, prepared: Prepared) -> None: ...
-
-    async def remove(self, incarnation: str, partition: int, from_offset: int) -> int:
-        """Take away everything of a partition at or above an offset; return how many rows that were."""
-
-    async def load_ids(self, seen: SeenFilter, *, partition: int, partitions: int, below: tuple[str, int]) -> None:
-        """Fill a filter with the ids whose home is this partition, up to the last receipt."""
-
-
-class InThread(Protocol):
-    """Runs a pure function beside the loop, so that other partitions go on meanwhile."""
-
-    def __call__(self, work: Callable[[], T], /) -> Awaitable[T]: ...
+# How often a partition that waits for a batch of another looks again.
+_SETTLED_POLL_S: Final = 0.2
 
 
 class AbandonedError(Exception):
     """The partition is not ours any more under this generation; whoever has it goes on from what is written."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Limits:
-    """Bounds of a batch and of the pauses between tries."""
-
-    batch_events: int
-    batch_bytes: int
-    retry_ms_max: int
-    dedupe_bytes: int
 
 
 class PartitionLedger:
@@ -192,7 +48,7 @@ class PartitionLedger:
         store: Store,
         limits: Limits,
         stores_payload: Callable[[str], bool],
-        in_thread: "InThread",
+        in_thread: InThread,
         reached: Callable[[str], Awaitable[None]],
         room: Room,
         now_ms: Callable[[], int],
@@ -201,28 +57,54 @@ class PartitionLedger:
         self.next_offset = -1
         self.proved_offset = 0
         self.newest_record_ms = 0
-        # What keeps the step in work from being done; empty while nothing does.
-        self.trouble = ""
         self.seen: SeenFilter | None = None
+        self.held = Held()
         # What the filter is true for: number of partitions, and the offset it reaches up to.
         self._seen_until = (0, -1)
         self._broker, self._store, self._limits = broker, store, limits
-        self._stores_payload = stores_payload
-        self._in_thread = in_thread
         self._reached = reached
         self._room = room
         self._now_ms = now_ms
+        self._writer = BatchWriter(
+            partition,
+            broker=broker,
+            store=store,
+            limits=limits,
+            stores_payload=stores_payload,
+            in_thread=in_thread,
+            reached=reached,
+            now_ms=now_ms,
+        )
         self._generation: int | None = None
         self._incarnation = ""
         self._partitions = 0
+        self._began = 0
         self._rewind = 0
         self._lock = asyncio.Lock()
-        self._suspended = asyncio.Event()
 
     @property
     def busy(self) -> bool:
         """Whether a batch is in work."""
         return self._lock.locked()
+
+    @property
+    def trouble(self) -> str:
+        """What keeps the step in work from being done; empty while nothing does."""
+        return self._writer.trouble
+
+    @property
+    def partitions(self) -> int:
+        """How many partitions the topic has, as far as this one was opened for."""
+        return self._partitions
+
+    @property
+    def generation(self) -> int | None:
+        """The group generation it is open under, None while it is not."""
+        return self._generation
+
+    async def until_done(self, step: str, call: Callable[[], Awaitable[None]]) -> None:
+        """Try a call until Kafka and ClickHouse do it."""
+        await self._writer.until_done(step, call)
 
     async def idle(self, timeout_s: float) -> bool:
         """Wait until no batch is in work; False if one still is when the time is over."""
@@ -235,78 +117,74 @@ class PartitionLedger:
     def suspend(self) -> None:
         """Plan nothing more under the present generation; a batch already planned is finished."""
         self._generation = None
-        self._suspended.set()
 
     async def open(self, generation: int, *, incarnation: str, partitions: int) -> int:
-        """Find out where the partition stands, recover what was planned and not proved, and return where to fetch from.
+        """Find out where the partition stands, heal what was left undone, and return where to fetch from.
 
         Raises:
             AbandonedError: the next rebalance came before it was done.
         """
         async with self._lock:
-            self._suspended.clear()
             self._generation = generation
             self._incarnation, self._partitions = incarnation, partitions
-            receipt = await self._until_done("open", lambda: self._store.last_receipt(incarnation, self.partition))
-            committed = await self._broker.committed(self.partition)
-            plan = Plan.parse(committed.metadata) if committed is not None else None
-            found = Found(
-                proved=receipt.next_offset if receipt is not None else None,
-                planned=committed.offset if committed is not None else None,
-                plan=plan if plan is not None and plan.incarnation == incarnation else None,
-                log_start=await self._broker.log_start(self.partition),
-                fresh=self._now_ms(),
-            )
+            found = await self._find()
             opening = decide(found)
-            self._rewind = opening.rewind
-            self.newest_record_ms = receipt.newest_record_ms if receipt is not None else 0
-            proved = found.proved if found.proved is not None else 0
-            if opening.gap is not None:
-                self._report_gap(*opening.gap)
+            proof, plan = found.proof, found.plan
+            self._rewind, self._began = opening.rewind, opening.began
+            self.newest_record_ms = proof.newest_record_ms if proof is not None else 0
+            proved = proof.next_offset if proof is not None else 0
             if opening.remove_from is not None:
-                start = opening.remove_from
-                removed = await self._until_done("remove", lambda: self._store.remove(incarnation, self.partition, start))
-                if removed or receipt is not None:
-                    log.warning("partition_rewound", partition=self.partition, from_offset=start, removed_rows=removed)
-                self.seen = None
-            await self._load_filter(proved)
+                # On record first, fenced by the generation: one that lost the partition meanwhile takes nothing away.
+                await self._plan(self._batch(opening.start, opening.start, ()), generation, remove_from=opening.remove_from)
+                await self._remove(opening.remove_from, None, expected=proof is None)
+                plan = self.seen = None
             if opening.recover is not None:
-                await self._recover(*opening.recover)
+                assert plan is not None, "only a plan is recovered"
+                await self._recover(plan, *opening.recover, proved=proved)
+            await self._agree_on_partitions(opening.start, planned=plan, generation=generation)
+            await self._load_filter(self._partitions, opening.start)
+            await self._fill(found, opening, generation)
             self.next_offset = self.proved_offset = opening.start
+            if opening.lost is not None:
+                await self._write(self._lost(*opening.lost), generation=generation)
             log.info(
                 "partition_opened",
                 partition=self.partition,
                 generation=generation,
-                start=opening.start,
+                start=self.next_offset,
                 recovered=opening.recover,
-                proved=found.proved,
+                filled=opening.fill,
+                proved=proof.next_offset if proof is not None else None,
                 planned=found.planned,
                 known_ids=self.seen.count if self.seen is not None else 0,
             )
-            return opening.start
+            return self.next_offset
 
     async def process(self, run: Run) -> None:
         """Write a run, in one or more batches.
 
         Raises:
             AbandonedError: the run belongs to an older generation, or a rebalance began; the rest of it is dropped unplanned.
+            LedgerInvariantBroken: the run does not follow what was written before.
         """
         async with self._lock:
             if run.generation != self._generation:
                 raise AbandonedError
-            if run.first_offset != self.next_offset:
+            first_offset = run.first_offset
+            begin = run.records[0].offset if run.records else run.next_offset
+            if first_offset != self.next_offset or begin < first_offset:
                 raise LedgerInvariantBroken(
-                    f"partition {self.partition}: a run begins at {run.first_offset}, expected {self.next_offset}"
+                    f"partition {self.partition}: a run [{first_offset}, {run.next_offset}) with records from {begin} on,"
+                    f" expected {self.next_offset}: the log went back, or the topic was made anew"
                 )
-            if run.records[0].offset > run.first_offset:
+            if begin > first_offset:
                 # A hole: control records, or retention was faster than we are.
                 log_start = await self._broker.log_start(self.partition)
-                if log_start > run.first_offset:
-                    self._report_gap(run.first_offset, min(log_start, run.records[0].offset))
-            whole = self._batch(run.first_offset, run.next_offset, run.records)
-            for batch in split(whole, events_max=self._limits.batch_events, bytes_max=self._limits.batch_bytes):
-                async with self._room.take(batch.nbytes):
-                    await self._write(batch, generation=run.generation)
+                if log_start > first_offset:
+                    await self._write(self._lost(first_offset, min(log_start, begin)), generation=run.generation)
+                    first_offset = self.next_offset
+            if first_offset < run.next_offset:
+                await self._write_all(self._batch(first_offset, run.next_offset, run.records), generation=run.generation)
 
     def _batch(self, first_offset: int, next_offset: int, records: Sequence[Record]) -> Batch:
         return Batch(
@@ -317,108 +195,86 @@ class PartitionLedger:
             next_offset=next_offset,
             records=records,
             rewind=self._rewind,
+            planned_month=0 if records else batch_month(self.newest_record_ms or self._now_ms()),
         )
 
+    # Writing.
+
+    async def _write_all(self, whole: Batch, *, generation: int) -> None:
+        for batch in split(whole, events_max=self._limits.batch_events, bytes_max=self._limits.batch_bytes):
+            async with self._room.take(batch.nbytes):
+                await self._write(batch, generation=generation)
+
+    def _lost(self, first_offset: int, next_offset: int) -> Batch:
+        """Return the batch of offsets that nobody will ever read: its receipt puts the loss on record."""
+        metrics.LEDGER_GAP_RECORDS.inc(next_offset - first_offset)
+        log.error("records_lost_to_retention", partition=self.partition, first_offset=first_offset, next_offset=next_offset)
+        return replace(self._batch(first_offset, next_offset, ()), lost=next_offset - first_offset)
+
     async def _write(self, batch: Batch, *, generation: int) -> None:
-        prepared = await self._prepare(batch)
+        assert self.seen is not None, "a partition is opened before it is written"
+        prepared = await self._writer.prepare(batch, self.seen)
+        await self._require_topic()
         if self._generation != generation:
             raise AbandonedError
         await self._reached("before_plan")
-        plan = Plan(first_offset=batch.first_offset, incarnation=batch.incarnation, rewind=batch.rewind)
+        await self._plan(batch, generation)
+        self.next_offset = batch.next_offset
+        await self._reached("planned")
+        self._proved(prepared, await self._writer.carry_out(prepared, began=self._began))
+        metrics.WORKER_BATCHES.labels("ordinary").inc()
+
+    async def _plan(self, batch: Batch, generation: int, *, remove_from: int | None = None) -> None:
+        plan = Plan(
+            first_offset=batch.first_offset,
+            incarnation=batch.incarnation,
+            rewind=batch.rewind,
+            began=self._began,
+            month=batch.month,
+            partitions=batch.partitions if remove_from is None else 0,
+            remove_from=remove_from,
+        )
         with metrics.WORKER_STEP_SECONDS.labels("plan").time():
             planned = await self._broker.plan(self.partition, batch.next_offset, plan.encode(), generation)
         if not planned:
             self.suspend()
             raise AbandonedError
-        self.next_offset = batch.next_offset
-        await self._reached("planned")
-        await self._carry_out(prepared)
-        metrics.WORKER_BATCHES.labels("ordinary").inc()
 
-    async def _prepare(self, batch: Batch) -> Prepared:
-        seen = self.seen
-        assert seen is not None, "a partition is opened before it is written"
-        with metrics.WORKER_STEP_SECONDS.labels("prepare").time():
-            candidates = await self._in_thread(lambda: read(batch, seen=seen))
-            known: Mapping[int, int] = {}
-            asked = len(candidates.suspects.by_id) + len(candidates.suspects.by_time)
-            if asked:
-                metrics.DEDUPE_ASKED.inc(asked)
-                known = await self._until_done("known", lambda: self._store.known(candidates))
-            return await self._in_thread(lambda: settle(candidates, known=known, stores_payload=self._stores_payload))
+    async def _require_topic(self) -> None:
+        """See that the topic still is the one this partition was opened in.
 
-    async def _carry_out(self, prepared: Prepared) -> None:
-        """Steps 2 to 4 of a planned batch."""
-        if prepared.dead_letters:
-            await self._step("dead_letters", lambda: self._store.write_dead_letters(prepared))
-        if prepared.dead_letters or prepared.forwards:
-            await self._step("forward", lambda: self._broker.forward(prepared.forwards, prepared.dead_letters, prepared.batch))
-        if prepared.executions.height:
-            await self._step("executions", lambda: self._store.write_executions(prepared))
-        await self._step("receipt", lambda: self._store.write_usage(prepared))
-        self._proved(prepared)
+        Raises:
+            LedgerInvariantBroken: it was deleted and made anew.
+            AbandonedError: partitions were added; a rebalance tells everybody, and who is at home is judged anew.
+        """
+        incarnation, partitions = await self._broker.topic()
+        if incarnation != self._incarnation:
+            raise LedgerInvariantBroken(
+                f"partition {self.partition}: the topic was made anew ({self._incarnation} is {incarnation} now);"
+                " starting again with its new incarnation"
+            )
+        if partitions != self._partitions:
+            log.info("partitions_added", partition=self.partition, before=self._partitions, now=partitions)
+            self.suspend()
+            raise AbandonedError
 
-    async def _recover(self, first_offset: int, next_offset: int) -> None:
-        """Write a planned range again. What landed of it, by whomever, is the truth for its sums and its receipt."""
-        records = await self._broker.read(self.partition, first_offset, next_offset)
-        batch = self._batch(first_offset, next_offset, records)
-        async with self._room.take(batch.nbytes):
-            await self._write_again(batch)
-        metrics.WORKER_BATCHES.labels("recovered").inc()
-        log.info("batch_recovered", partition=self.partition, first_offset=first_offset, next_offset=next_offset)
-
-    async def _write_again(self, batch: Batch) -> None:
-        prepared = await self._prepare(batch)
-        # First what can be read back: it shows whether ClickHouse still has what it remembers the token of.
-        adopt(prepared, await self._land(prepared))
-        await self._land_dead_letters(prepared)
-        if prepared.dead_letters or prepared.forwards:
-            await self._step("forward", lambda: self._broker.forward(prepared.forwards, prepared.dead_letters, prepared.batch))
-        await self._prove(prepared)
-        self._proved(prepared)
-
-    async def _land(self, prepared: Prepared) -> pl.DataFrame:
-        """Return the rows of a batch as they are in ClickHouse, after writing them unless they were there."""
-        landed = await self._until_done("landed", lambda: self._store.landed(prepared.batch))
-        while not landed.height and prepared.executions.height:
-            await self._step("executions", lambda: self._store.write_executions(prepared))
-            landed = await self._until_done("landed", lambda: self._store.landed(prepared.batch))
-            if not landed.height:
-                self._renew_token(prepared)
-        return landed
-
-    async def _land_dead_letters(self, prepared: Prepared) -> None:
-        """Write the dead letters of a batch unless they are there, and see that they are."""
-        while len(prepared.dead_letters) > await self._until_done(
-            "landed", lambda: self._store.landed_dead_letters(prepared.batch)
-        ):
-            await self._step("dead_letters", lambda: self._store.write_dead_letters(prepared))
-            if not await self._until_done("landed", lambda: self._store.landed_dead_letters(prepared.batch)):
-                self._renew_token(prepared)
-
-    async def _prove(self, prepared: Prepared) -> None:
-        """Write usage and receipt, and see that they are there."""
+    def _proved(self, prepared: Prepared, sent: Mapping[int, int]) -> None:
         batch = prepared.batch
-        while True:
-            await self._step("receipt", lambda: self._store.write_usage(prepared))
-            receipt = await self._until_done("open", lambda: self._store.last_receipt(batch.incarnation, batch.partition))
-            if receipt is not None and receipt.next_offset >= batch.next_offset:
-                return
-            self._renew_token(prepared)
+        self._claim(prepared, sent)
+        self._seen_until = (batch.partitions, batch.next_offset)
+        self._rewind = max(self._rewind, batch.rewind)
+        self.newest_record_ms = max(self.newest_record_ms, prepared.newest_record_ms)
+        self.proved_offset = batch.next_offset
+        metrics.PARTITION_NEXT_OFFSET.labels(str(self.partition)).set(batch.next_offset)
 
-    def _renew_token(self, prepared: Prepared) -> None:
-        """ClickHouse remembers the token though what came with it is gone (tables emptied by hand): take another one."""
-        self._rewind = max(self._rewind + 1, self._now_ms())
-        prepared.batch = replace(prepared.batch, rewind=self._rewind)
-        log.warning("token_renewed", partition=self.partition, token=prepared.batch.token)
-
-    def _proved(self, prepared: Prepared) -> None:
+    def _claim(self, prepared: Prepared, sent: Mapping[int, int]) -> None:
+        """Take in what a proved batch did."""
         assert self.seen is not None
         # Only now may an id be claimed: what is not written must not make another copy of it a duplicate.
         self.seen.add(prepared.accepted_hashes, accepted_ms=prepared.newest_record_ms)
-        self._seen_until = (prepared.batch.partitions, prepared.batch.next_offset)
-        self.newest_record_ms = max(self.newest_record_ms, prepared.newest_record_ms)
-        self.proved_offset = prepared.batch.next_offset
+        for home, next_offset in sent.items():
+            accepted = [item.first_accepted_ms for item in prepared.forwards if item.partition == home]
+            self.held.until(home, next_offset, min(accepted))
         totals = prepared.totals
         metrics.WORKER_RECORDS.inc(totals["records"])
         for outcome in ("accepted", "duplicates", "conflicts", "dead_letters", "forwarded"):
@@ -426,47 +282,135 @@ class PartitionLedger:
                 metrics.WORKER_EVENTS.labels(outcome).inc(totals[outcome])
         for letter in prepared.dead_letters:
             metrics.WORKER_DEAD_LETTERS.labels(letter.reason).inc()
-        metrics.PARTITION_NEXT_OFFSET.labels(str(self.partition)).set(prepared.batch.next_offset)
         log.info("batch_written", partition=self.partition, token=prepared.batch.token, **totals)
 
-    async def _load_filter(self, proved: int) -> None:
-        if self.seen is not None and self._seen_until == (self._partitions, proved):
+    # Opening.
+
+    async def _find(self) -> Found:
+        committed = (await self._broker.committed([self.partition])).get(self.partition)
+        plan = Plan.parse(committed.metadata) if committed is not None else None
+        if plan is not None and plan.incarnation != self._incarnation:
+            plan = None
+        began = plan.began if plan is not None else None
+        proof = await self._writer.until_done("open", lambda: self._store.proof(self._incarnation, self.partition, began=began))
+        return Found(
+            proof=proof,
+            planned=committed.offset if committed is not None else None,
+            plan=plan,
+            log_start=await self._broker.log_start(self.partition),
+            fresh=self._now_ms(),
+        )
+
+    async def _remove(self, from_offset: int, to_offset: int | None, *, expected: bool) -> None:
+        removed = await self._writer.until_done(
+            "remove",
+            lambda: self._store.remove(self._incarnation, self.partition, from_offset, to_offset, before_rewind=self._rewind),
+        )
+        if removed or not expected:
+            log.warning(
+                "partition_rewound",
+                partition=self.partition,
+                from_offset=from_offset,
+                to_offset=to_offset,
+                removed_rows=removed,
+            )
+
+    async def _recover(self, plan: Plan, first_offset: int, next_offset: int, *, proved: int) -> None:
+        """Write a planned range again. What landed of it, by whomever, is the truth for its sums and its receipt."""
+        records = await self._read(first_offset, next_offset)
+        partitions = plan.partitions or self._partitions
+        await self._load_filter(partitions, proved)
+        assert self.seen is not None
+        batch = replace(
+            self._batch(first_offset, next_offset, records),
+            partitions=partitions,
+            # The plan's own, so that what lands late of it meets its token.
+            rewind=plan.rewind,
+            planned_month=plan.month,
+            lost=max(0, min(next_offset, await self._broker.log_start(self.partition)) - first_offset),
+        )
+        async with self._room.take(batch.nbytes):
+            prepared = await self._writer.prepare(batch, self.seen)
+            self._proved(prepared, await self._writer.write_again(prepared, began=self._began))
+        metrics.WORKER_BATCHES.labels("recovered").inc()
+        log.info("batch_recovered", partition=self.partition, first_offset=first_offset, next_offset=next_offset)
+
+    async def _read(self, first_offset: int, next_offset: int) -> Sequence[Record]:
+        return await self._writer.until_done("read", lambda: self._broker.read(self.partition, first_offset, next_offset))
+
+    async def _fill(self, found: Found, opening: Opening, generation: int) -> None:
+        """Write the holes between receipts again, as far as Kafka still has them."""
+        if found.proof is not None and not found.proof.agrees:
+            log.error("holes_left_open", partition=self.partition, holes=found.proof.holes)
+        if opening.fill:
+            # On record, so that whoever fills them next takes a later number, should this be cut short.
+            await self._plan(self._batch(opening.start, opening.start, ()), generation)
+        for first_offset, next_offset in opening.fill:
+            lost_end = min(max(first_offset, found.log_start), next_offset)
+            if lost_end > first_offset:
+                await self._fill_one(self._lost(first_offset, lost_end), generation)
+            if lost_end < next_offset:
+                await self._remove(lost_end, next_offset, expected=False)
+                records = await self._read(lost_end, next_offset)
+                whole = self._batch(lost_end, next_offset, records)
+                for batch in split(whole, events_max=self._limits.batch_events, bytes_max=self._limits.batch_bytes):
+                    await self._fill_one(batch, generation)
+
+    async def _fill_one(self, batch: Batch, generation: int) -> None:
+        # No plan: the group's offset lies beyond. A crash leaves the hole, and what landed in it goes when it is filled next.
+        if self._generation != generation:
+            raise AbandonedError
+        assert self.seen is not None
+        async with self._room.take(batch.nbytes):
+            prepared = await self._writer.prepare(batch, self.seen)
+            self._claim(prepared, await self._writer.write_again(prepared, began=self._began))
+        metrics.WORKER_BATCHES.labels("filled").inc()
+
+    async def _agree_on_partitions(self, start: int, *, planned: Plan | None, generation: int) -> None:
+        """See that every partition of the topic works with the same number of them before this one decides who is at home.
+
+        A batch planned under another number may hold ids whose home is here now, and a filter loaded before it lands would
+        not know them. So each partition announces its number with an empty plan once nothing of it is open, and waits for the
+        others.
+        """
+        announced = planned.partitions if planned is not None else 0
+        while True:
+            if announced != self._partitions:
+                await self._plan(self._batch(start, start, ()), generation)
+                announced = self._partitions
+            others = [partition for partition in range(self._partitions) if partition != self.partition]
+            plans = await self._plans(others)
+            waiting = [number for number in others if number not in plans or plans[number].partitions != self._partitions]
+            if not waiting:
+                return
+            if self._generation != generation:
+                raise AbandonedError
+            log.info("waiting_for_partitions", partition=self.partition, waiting=waiting, partitions=self._partitions)
+            await asyncio.sleep(_SETTLED_POLL_S)
+            # It may be this one that has not heard yet.
+            incarnation, self._partitions = await self._broker.topic()
+            if incarnation != self._incarnation:
+                raise AbandonedError
+
+    async def _plans(self, partitions: Sequence[int]) -> dict[int, Plan]:
+        found = {}
+        for partition, committed in (await self._broker.committed(partitions)).items() if partitions else ():
+            plan = Plan.parse(committed.metadata)
+            if plan is not None and plan.incarnation == self._incarnation:
+                found[partition] = plan
+        return found
+
+    async def _load_filter(self, partitions: int, proved: int) -> None:
+        if self.seen is not None and self._seen_until == (partitions, proved):
             return  # kept through a rebalance in which nobody else wrote here
         seen = SeenFilter(budget_bytes=self._limits.dedupe_bytes)
-        await self._until_done(
+        await self._writer.until_done(
             "load",
             lambda: self._store.load_ids(
-                seen, partition=self.partition, partitions=self._partitions, below=(self._incarnation, proved)
+                seen, partition=self.partition, partitions=partitions, below=(self._incarnation, proved)
             ),
         )
-        self.seen, self._seen_until = seen, (self._partitions, proved)
-
-    def _report_gap(self, first_offset: int, next_offset: int) -> None:
-        metrics.LEDGER_GAP_RECORDS.inc(next_offset - first_offset)
-        log.error("records_lost_to_retention", partition=self.partition, first_offset=first_offset, next_offset=next_offset)
-
-    async def _step(self, name: str, call: Callable[[], Awaitable[None]]) -> None:
-        with metrics.WORKER_STEP_SECONDS.labels(name).time():
-            await self._until_done(name, call)
-        await self._reached(name)
-
-    async def _until_done(self, step: str, call: Callable[[], Awaitable[T]]) -> T:
-        """Try until it is done: a planned batch is a promise. Writes nothing while the group may think us dead."""
-        pause_ms = _RETRY_FIRST_MS
-        while True:
-            if not self._broker.in_touch():
-                await asyncio.sleep(_HEARTBEAT_POLL_S)
-                continue
-            try:
-                done = await call()
-                self.trouble = ""
-                return done
-            except TransportError as error:
-                self.trouble = f"{step}: {error}"
-                metrics.WORKER_RETRIES.labels(step).inc()
-                log.warning("step_failed", step=step, partition=self.partition, error=str(error), retry_ms=pause_ms)
-            await asyncio.sleep(pause_ms / 1000)
-            pause_ms = min(pause_ms * 2, self._limits.retry_ms_max)
+        self.seen, self._seen_until = seen, (partitions, proved)
 
 
-__all__ = ["AbandonedError", "Broker", "Found", "Limits", "Opening", "PartitionLedger", "Plan", "Receipt", "Store", "decide"]
+__all__ = ["AbandonedError", "Limits", "PartitionLedger"]

@@ -44,7 +44,7 @@ def execution_rows(
 
     Args:
         events: with the parallel lists beside them.
-        origin: constant columns: batch_month, incarnation, kafka_partition, first_offset.
+        origin: constant columns: batch_month, incarnation, kafka_partition, first_offset, rewind.
         stores_payload: whether a project keeps request and response.
     """
     failures = [failure_of(event) for event in events]
@@ -119,6 +119,7 @@ def execution_rows(
         pl.lit(origin["incarnation"], dtype=pl.String).alias("incarnation"),
         pl.lit(origin["kafka_partition"], dtype=pl.UInt32).alias("kafka_partition"),
         pl.lit(origin["first_offset"], dtype=pl.UInt64).alias("first_offset"),
+        pl.lit(origin["rewind"], dtype=pl.UInt64).alias("rewind"),
     )
 
 

@@ -120,7 +120,7 @@ def main(settings: WorkerSettings) -> int:
     @app.task  # type: ignore[untyped-decorator]
     async def _begin() -> None:
         control.start()
-        background.append(asyncio.create_task(owner.service.report_forever(), name="progress"))
+        background.append(asyncio.create_task(owner.service.report_forever(app.crash), name="progress"))
 
     @app.on_before_shutdown.connect  # type: ignore[untyped-decorator]
     async def _end(sender: Any, **_: Any) -> None:  # noqa: ARG001

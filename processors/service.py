@@ -4,17 +4,16 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
-from datetime import UTC, datetime
 from typing import TypeVar
 
 from ingest.contract import metrics
 from ingest.contract.control import ControlFollower
-from ingest.contract.errors import TransportError
+from ingest.contract.errors import LedgerInvariantBroken, TransportError
 from ingest.contract.logs import logger
 from processors.broker import KafkaBroker
 from processors.driver import Run, RunConsumer
+from processors.heartbeat import Heartbeat
 from processors.ledger import AbandonedError, Limits, PartitionLedger
-from processors.progress import progress
 from processors.room import Room
 from processors.settings import WorkerSettings
 from processors.sink import ClickHouseStore
@@ -51,13 +50,12 @@ class WorkerService:
         reached: Callable[[str], Awaitable[None]],
     ) -> None:
         self._settings = settings
-        self._name = name
         self._broker, self._store, self._consumer = broker, store, consumer
         self._control = control
         self._reached = reached
         self._ledgers: dict[int, PartitionLedger] = {}
         self._owned: set[int] = set()
-        self._freshness: dict[int, int] = {}
+        self._heartbeat = Heartbeat(name, broker=broker, store=store, skew_ms=settings.clock_skew_ms)
         self._incarnation = ""
         self._partitions = 0
         self._room = Room(settings.work_bytes)
@@ -84,12 +82,21 @@ class WorkerService:
         ledger = self._ledgers.get(partition)
         if ledger is None:
             ledger = self._ledgers[partition] = self._new_ledger(partition)
+        opened = ledger
+
+        async def hold() -> None:
+            await self._heartbeat.hold(partition, opened.held, incarnation=incarnation, partitions=partitions)
+
         try:
             start = await ledger.open(generation, incarnation=incarnation, partitions=partitions)
+            await ledger.until_done("hold", hold)
         except AbandonedError:
             return None
+        if ledger.generation != generation:
+            return None
+        self._partitions = ledger.partitions
+        self._heartbeat.forget(partition)
         self._owned.add(partition)
-        self._freshness.pop(partition, None)
         return start
 
     async def finish(self, timeout_s: float) -> None:
@@ -112,55 +119,34 @@ class WorkerService:
 
     # Its own heartbeat.
 
-    async def report_forever(self) -> None:
-        """Report freshness of the owned partitions, at the interval of the settings, through any outage."""
+    async def report_forever(self, stop: Callable[[Exception], Awaitable[None]]) -> None:
+        """Report freshness of the owned partitions, at the interval of the settings, through any outage.
+
+        Args:
+            stop: ends the worker; called when what was reported is gone.
+        """
         while True:
             try:
                 await self._report()
             except TransportError as error:
                 log.warning("progress_not_reported", error=str(error))
+            except LedgerInvariantBroken as error:
+                log.critical("worker_stopped", exc_info=error)
+                await stop(error)
+                return
             await asyncio.sleep(self._settings.progress_ms / 1000)
 
     async def _report(self) -> None:
-        owned = sorted(self._owned)
+        asked_ms = now_ms()
+        owned = {partition: self._ledgers[partition] for partition in self._owned}
         if not owned:
             return
-        asked_ms = now_ms()
-        ends = await self._broker.log_ends(owned)
-        rows = []
-        for partition in owned:
-            ledger = self._ledgers[partition]
-            # A batch in work has moved next_offset already; until its receipt is there it proves nothing.
-            proved = ledger.proved_offset
-            end_offset = ends.get(partition, proved)
-            at = progress(
-                next_offset=max(proved, self._consumer().idle_position(partition) if not ledger.busy else 0),
-                end_offset=end_offset,
-                asked_ms=asked_ms,
-                newest_record_ms=ledger.newest_record_ms,
-                former_ms=self._freshness.get(partition, 0),
-                skew_ms=self._settings.clock_skew_ms,
-            )
-            self._freshness[partition] = at.complete_until_ms
-            metrics.PARTITION_LAG.labels(str(partition)).set(max(0, end_offset - at.next_offset))
-            rows.append(
-                (
-                    self._incarnation,
-                    partition,
-                    self._partitions,
-                    proved,
-                    end_offset,
-                    datetime.fromtimestamp(at.complete_until_ms / 1000, tz=UTC),
-                    self._name,
-                    datetime.fromtimestamp(asked_ms / 1000, tz=UTC),
-                )
-            )
         filters = [ledger.seen for ledger in self._ledgers.values() if ledger.seen is not None]
         metrics.DEDUPE_IDS.set(sum(seen.count for seen in filters))
         metrics.DEDUPE_BYTES.set(sum(seen.nbytes for seen in filters))
         reach_ms = max((seen.reach_ms for seen in filters), default=0)
         metrics.DEDUPE_REACH.set((asked_ms - reach_ms) / 1000 if reach_ms else self._settings.dedupe_horizon_ms / 1000)
-        await self._store.report(rows)
+        await self._heartbeat.beat(owned, incarnation=self._incarnation, partitions=self._partitions, now_ms=asked_ms)
 
     async def unready(self) -> list[str]:
         """Return what keeps the worker from working, nothing if it would work."""

@@ -25,10 +25,16 @@ from ingest.contract.store import async_client
 from processors.batch import Batch, Candidates, Prepared
 from processors.blocks import columns_of, dead_letter_block, execution_block, usage_block
 from processors.dedupe import SeenFilter
-from processors.ledger import Receipt
+from processors.heartbeat import Said
+from processors.opening import Proof
 from processors.usage import NEEDED
 
 T = TypeVar("T")
+
+_OFFSET_MAX: Final = 2**63 - 1
+_RECEIPTS_OF_PARTITION: Final = (
+    "kind = {kind:String} AND project_id = '' AND incarnation = {incarnation:String} AND kafka_partition = {partition:UInt32}"
+)
 
 # A block is never parted by the server: as many rows as a batch may hold, with room, and no parallel parsing.
 _INSERT: Final = {
@@ -95,15 +101,57 @@ class ClickHouseStore:
         query = f"SELECT 1 FROM {tables.USAGE_WINDOWS} LIMIT 1"
         await self._call(lambda client: _query(query, None, client), timeout_s=min(_PING_S, self._timeout_ms / 1000))
 
-    async def last_receipt(self, incarnation: str, partition: int) -> Receipt | None:
-        found = await self._rows(
-            f"SELECT max(next_offset), max(newest_record_ms), count() FROM {tables.USAGE_WINDOWS}"
-            " WHERE kind = {kind:String} AND project_id = '' AND incarnation = {incarnation:String}"
-            " AND kafka_partition = {partition:UInt32}",
-            {"kind": tables.KIND_RECEIPT, "incarnation": incarnation, "partition": partition},
+    async def proof(self, incarnation: str, partition: int, *, began: int | None) -> Proof | None:
+        named = {"kind": tables.KIND_RECEIPT, "incarnation": incarnation, "partition": partition}
+        first, next_offset, newest_record_ms, count, accepted = (
+            await self._rows(
+                "SELECT min(first_offset), max(next_offset), max(newest_record_ms), count(), sum(accepted)"
+                f" FROM {tables.USAGE_WINDOWS} WHERE {_RECEIPTS_OF_PARTITION}",
+                named,
+            )
+        )[0]
+        if not count:
+            return None
+        holes = [
+            (first_offset, end_offset)
+            for first_offset, end_offset in await self._rows(
+                "SELECT reached, first_offset FROM (SELECT first_offset, max(next_offset) OVER (ORDER BY first_offset"
+                " ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING) AS reached"
+                f" FROM {tables.USAGE_WINDOWS} WHERE {_RECEIPTS_OF_PARTITION})"
+                " WHERE first_offset > reached AND first_offset > {began:UInt64} ORDER BY 1",
+                {**named, "began": first},
+            )
+        ]
+        if began is None:
+            began = first
+        elif began < first:
+            holes.insert(0, (began, first))
+        agrees = not holes or accepted == await self._calls_of_partition(incarnation, partition)
+        return Proof(began=began, next_offset=next_offset, newest_record_ms=newest_record_ms, holes=tuple(holes), agrees=agrees)
+
+    async def _calls_of_partition(self, incarnation: str, partition: int) -> int:
+        rows = await self._rows(
+            f"SELECT sum(calls) FROM {tables.USAGE_WINDOWS} WHERE kind = {{kind:String}}"
+            " AND incarnation = {incarnation:String} AND kafka_partition = {partition:UInt32}",
+            {"kind": tables.KIND_TOOL_MINUTE, "incarnation": incarnation, "partition": partition},
         )
-        next_offset, newest_record_ms, count = found[0]
-        return Receipt(next_offset=next_offset, newest_record_ms=newest_record_ms) if count else None
+        return int(rows[0][0])
+
+    async def proved(self, incarnation: str) -> dict[int, int]:
+        rows = await self._rows(
+            f"SELECT kafka_partition, max(next_offset) FROM {tables.USAGE_WINDOWS}"
+            " WHERE kind = {kind:String} AND project_id = '' AND incarnation = {incarnation:String} GROUP BY kafka_partition",
+            {"kind": tables.KIND_RECEIPT, "incarnation": incarnation},
+        )
+        return {partition: next_offset for partition, next_offset in rows}
+
+    async def receipted(self, batch: Batch) -> bool:
+        rows = await self._rows(
+            f"SELECT count() FROM {tables.USAGE_WINDOWS} WHERE {_RECEIPTS_OF_PARTITION} AND batch_month = {{month:UInt32}}"
+            " AND first_offset = {first:UInt64} AND next_offset = {next:UInt64}",
+            {**_range(batch), "kind": tables.KIND_RECEIPT},
+        )
+        return bool(rows[0][0])
 
     async def known(self, candidates: Candidates) -> dict[int, int]:
         found: dict[int, int] = {}
@@ -155,14 +203,14 @@ class ClickHouseStore:
         frame = pl.DataFrame(rows, schema=kinds, orient="row")
         return frame.with_columns(pl.col("timestamp").cast(pl.Datetime("ms", "UTC")))
 
-    async def landed_dead_letters(self, batch: Batch) -> int:
+    async def landed_dead_letters(self, batch: Batch) -> dict[str, int]:
         rows = await self._rows(
-            f"SELECT count() FROM {tables.DEAD_LETTERS} WHERE batch_month = {{month:UInt32}}"
+            f"SELECT project_id, count() FROM {tables.DEAD_LETTERS} WHERE batch_month = {{month:UInt32}}"
             " AND incarnation = {incarnation:String} AND kafka_partition = {partition:UInt32}"
-            " AND first_offset = {first:UInt64} AND kafka_offset < {next:UInt64}",
+            " AND first_offset = {first:UInt64} AND kafka_offset < {next:UInt64} GROUP BY project_id",
             _range(batch),
         )
-        return int(rows[0][0])
+        return {project: count for project, count in rows}
 
     async def write_dead_letters(self, prepared: Prepared) -> None:
         await self._insert(tables.DEAD_LETTERS, dead_letter_block(prepared), prepared.batch)
@@ -173,12 +221,20 @@ class ClickHouseStore:
     async def write_usage(self, prepared: Prepared) -> None:
         await self._insert(tables.USAGE_WINDOWS, usage_block(prepared), prepared.batch)
 
-    async def remove(self, incarnation: str, partition: int, from_offset: int) -> int:
+    async def remove(
+        self, incarnation: str, partition: int, from_offset: int, to_offset: int | None, *, before_rewind: int
+    ) -> int:
         where = (
             " WHERE incarnation = {incarnation:String} AND kafka_partition = {partition:UInt32}"
-            " AND kafka_offset >= {from_offset:UInt64}"
+            " AND kafka_offset >= {from_offset:UInt64} AND kafka_offset < {to_offset:UInt64} AND rewind < {rewind:UInt64}"
         )
-        named = {"incarnation": incarnation, "partition": partition, "from_offset": from_offset}
+        named = {
+            "rewind": before_rewind,
+            "incarnation": incarnation,
+            "partition": partition,
+            "from_offset": from_offset,
+            "to_offset": _OFFSET_MAX if to_offset is None else to_offset,
+        }
         removed = 0
         for table in (tables.TOOL_EXECUTIONS, tables.DEAD_LETTERS):
             # A mutation rewrites whole parts, so it is asked first whether there is anything to take away.
@@ -212,6 +268,18 @@ class ClickHouseStore:
             hashes = np.frombuffer(raw, dtype=np.uint64)
             if len(hashes):
                 seen.add(hashes, accepted_ms=min(end_ms, now_ms))
+
+    async def said(self, incarnation: str) -> dict[int, Said]:
+        rows = await self._rows(
+            "SELECT kafka_partition, next_offset, toUnixTimestamp64Milli(complete_until), toUnixTimestamp64Milli(reported_at)"
+            f" FROM {tables.PROGRESS} WHERE incarnation = {{incarnation:String}}"
+            " ORDER BY reported_at DESC LIMIT 1 BY kafka_partition",
+            {"incarnation": incarnation},
+        )
+        return {
+            partition: Said(next_offset=next_offset, complete_until_ms=complete_until_ms, reported_ms=reported_ms)
+            for partition, next_offset, complete_until_ms, reported_ms in rows
+        }
 
     async def report(self, rows: Sequence[tuple[Any, ...]]) -> None:
         """Write the heartbeat of partitions: rows in the order of `_PROGRESS`."""
@@ -296,12 +364,18 @@ async def _hashes(parameters: dict[str, Any], client: AsyncClient) -> bytes:
 
 # What a batch itself may have written already does not make its events known.
 _OUTSIDE: Final = (
-    " AND NOT (incarnation = %(incarnation)s AND kafka_partition = %(partition)s AND kafka_offset >= %(first_offset)s)"
+    " AND NOT (incarnation = %(incarnation)s AND kafka_partition = %(partition)s"
+    " AND kafka_offset >= %(first_offset)s AND kafka_offset < %(next_offset)s)"
 )
 
 
 def _outside(batch: Batch) -> dict[str, Any]:
-    return {"incarnation": batch.incarnation, "partition": batch.partition, "first_offset": batch.first_offset}
+    return {
+        "incarnation": batch.incarnation,
+        "partition": batch.partition,
+        "first_offset": batch.first_offset,
+        "next_offset": batch.next_offset,
+    }
 
 
 def _range(batch: Batch) -> dict[str, Any]:

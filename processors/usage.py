@@ -30,7 +30,7 @@ NEEDED: Final = (
     "project_id", "timestamp", "id", "tool_slug", "toolkit_slug", "status", "failure_class", "duration_ms", "user_id",
     "session_id", "connected_account_id",
 )  # fmt: skip
-COUNTS: Final = ("records", "events", "accepted", "duplicates", "conflicts", "dead_letters", "forwarded")
+COUNTS: Final = ("records", "events", "accepted", "duplicates", "conflicts", "dead_letters", "forwarded", "lost")
 
 DIMENSIONS: Final = (*_BASE, "user_id", "connected_account_id", "session_id")
 _SKETCH: Final = pl.List(pl.Struct({"key": pl.Int16, "value": pl.UInt64}))

@@ -21,7 +21,8 @@ from processors.batch import Batch, Candidates, Forward, Prepared
 from processors.decode import DeadLetter, Record
 from processors.dedupe import SeenFilter, id_hashes
 from processors.driver import Committed
-from processors.ledger import Receipt
+from processors.heartbeat import Said
+from processors.opening import Proof
 from processors.usage import NEEDED
 
 PROJECT: Final = "p"
@@ -43,7 +44,7 @@ class Call:
     @property
     def writes(self) -> bool:
         """Whether it may land after its caller has given up."""
-        return self.name.startswith("write") or self.name == "forward"
+        return self.name.startswith("write") or self.name in ("forward", "remove")
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
@@ -63,7 +64,9 @@ class Tables:
     executions: list[dict[str, Any]] = field(default_factory=list)
     usage: list[dict[str, Any]] = field(default_factory=list)
     receipts: list[dict[str, Any]] = field(default_factory=list)
-    dead_letters: list[tuple[int, int, int, int]] = field(default_factory=list)
+    # (partition, first offset of the batch, offset, index, project, rewind)
+    dead_letters: list[tuple[int, int, int, int, str, int]] = field(default_factory=list)
+    said: dict[int, Said] = field(default_factory=dict)
     tokens: set[tuple[str, str]] = field(default_factory=set)
 
     def copy(self) -> "Tables":
@@ -73,6 +76,7 @@ class Tables:
             usage=list(self.usage),
             receipts=list(self.receipts),
             dead_letters=list(self.dead_letters),
+            said=dict(self.said),
             tokens=set(self.tokens),
         )
 
@@ -88,10 +92,9 @@ class Log:
     def end(self) -> int:
         return len(self.records)
 
-    def append(self, value: bytes, *, key: bytes | None = None, headers: Sequence[tuple[str, bytes]] = ()) -> None:
+    def append(self, value: bytes, at_ms: int, *, key: bytes | None = None, headers: Sequence[tuple[str, bytes]] = ()) -> None:
         """Append a record at the broker's time."""
-        offset = len(self.records)
-        self.records.append(Record(offset=offset, timestamp_ms=START_MS + 1000 * offset, key=key, value=value, headers=headers))
+        self.records.append(Record(offset=len(self.records), timestamp_ms=at_ms, key=key, value=value, headers=headers))
 
 
 class Servers:
@@ -109,9 +112,9 @@ class Servers:
         self._ticks = 0
 
     def tick(self) -> int:
-        """The clock of all workers; never the same twice."""
+        """The clock of brokers and workers, epoch ms; never the same twice."""
         self._ticks += 1
-        return self._ticks
+        return START_MS + self._ticks
 
     async def call(
         self, worker: Caller, name: str, effect: Callable[[], Any], failure: type[Exception] | None = StoreUnavailable
@@ -123,7 +126,7 @@ class Servers:
 
     def append(self, partition: int, value: bytes, **more: Any) -> None:
         """Append a record, and wake who waits for it."""
-        self.logs[partition].append(value, **more)
+        self.logs[partition].append(value, self.tick(), **more)
         self.grown.set()
         self.grown = asyncio.Event()
 
@@ -135,14 +138,19 @@ class Servers:
             self.tables.tokens.add((table, batch.token))
             land()
 
-    def remove(self, partition: int, from_offset: int) -> int:
-        """Delete rows at or above an offset; return how many."""
+    def remove(self, partition: int, from_offset: int, to_offset: int | None, before_rewind: int) -> int:
+        """Delete rows within [from, to) of before a rewind; return how many."""
         tables = self.tables
         before = len(tables.executions) + len(tables.dead_letters)
+        gone = range(from_offset, 2**62 if to_offset is None else to_offset)
         tables.executions = [
-            row for row in tables.executions if row["kafka_partition"] != partition or row["kafka_offset"] < from_offset
+            row
+            for row in tables.executions
+            if row["kafka_partition"] != partition or row["kafka_offset"] not in gone or row["rewind"] >= before_rewind
         ]
-        tables.dead_letters = [row for row in tables.dead_letters if row[0] != partition or row[2] < from_offset]
+        tables.dead_letters = [
+            row for row in tables.dead_letters if row[0] != partition or row[2] not in gone or row[5] >= before_rewind
+        ]
         return before - len(tables.executions) - len(tables.dead_letters)
 
 
@@ -152,10 +160,25 @@ class FakeBroker:
     def __init__(self, servers: Servers, worker: Caller) -> None:
         self._servers, self._worker = servers, worker
 
-    async def committed(self, partition: int) -> Committed | None:
-        found: Committed | None = await self._servers.call(
-            self._worker, "committed", lambda: self._servers.commits.get(partition), None
+    async def topic(self) -> tuple[str, int]:
+        found: tuple[str, int] = await self._servers.call(
+            self._worker, "topic", lambda: (INCARNATION, len(self._servers.logs)), None
         )
+        return found
+
+    async def log_ends(self, partitions: Sequence[int]) -> dict[int, int]:
+        def look() -> dict[int, int]:
+            return {partition: self._servers.logs[partition].end for partition in partitions}
+
+        found: dict[int, int] = await self._servers.call(self._worker, "log_ends", look, BrokerUnavailable)
+        return found
+
+    async def committed(self, partitions: Sequence[int]) -> dict[int, Committed]:
+        def look() -> dict[int, Committed]:
+            commits = self._servers.commits
+            return {partition: commits[partition] for partition in partitions if partition in commits}
+
+        found: dict[int, Committed] = await self._servers.call(self._worker, "committed", look, None)
         return found
 
     async def plan(self, partition: int, offset: int, metadata: str, generation: int) -> bool:
@@ -176,12 +199,15 @@ class FakeBroker:
     async def read(self, partition: int, first_offset: int, next_offset: int) -> Sequence[Record]:
         log = self._servers.logs[partition]
         found: Sequence[Record] = await self._servers.call(
-            self._worker, "read", lambda: log.records[max(first_offset, log.start) : max(next_offset, log.start)], None
+            self._worker,
+            "read",
+            lambda: log.records[max(first_offset, log.start) : max(next_offset, log.start)],
+            BrokerUnavailable,
         )
         return found
 
-    async def forward(self, forwards: Sequence[Forward], letters: Sequence[DeadLetter], origin: Batch) -> None:
-        def send() -> None:
+    async def forward(self, forwards: Sequence[Forward], letters: Sequence[DeadLetter], origin: Batch) -> dict[int, int]:
+        def send() -> dict[int, int]:
             for item in forwards:
                 self._servers.append(
                     item.partition,
@@ -194,8 +220,10 @@ class FakeBroker:
                     ],
                 )
             self._servers.copies += [(origin.partition, letter.offset, letter.index) for letter in letters]
+            return {item.partition: self._servers.logs[item.partition].end for item in forwards}
 
-        await self._servers.call(self._worker, "forward", send, BrokerUnavailable)
+        sent: dict[int, int] = await self._servers.call(self._worker, "forward", send, BrokerUnavailable)
+        return sent
 
     def in_touch(self) -> bool:
         return self._worker.heard
@@ -207,18 +235,68 @@ class FakeStore:
     def __init__(self, servers: Servers, worker: Caller) -> None:
         self._servers, self._worker = servers, worker
 
-    async def last_receipt(self, incarnation: str, partition: int) -> Receipt | None:  # noqa: ARG002 - one topic
-        def look() -> Receipt | None:
-            found = [row for row in self._servers.tables.receipts if row["partition"] == partition and not row["project_id"]]
+    async def proof(self, incarnation: str, partition: int, *, began: int | None) -> Proof | None:  # noqa: ARG002 - one topic
+        def look() -> Proof | None:
+            tables = self._servers.tables
+            found = sorted(
+                (row for row in tables.receipts if row["partition"] == partition and not row["project_id"]),
+                key=lambda row: int(row["first_offset"]),
+            )
             if not found:
                 return None
-            return Receipt(
-                next_offset=max(row["next_offset"] for row in found),
+            holes, reached = [], found[0]["first_offset"] if began is None else began
+            for row in found:
+                if row["first_offset"] > reached:
+                    holes.append((reached, row["first_offset"]))
+                reached = max(reached, row["next_offset"])
+            calls = sum(row["calls"] for row in tables.usage if row["kind"] == "tool_minute" and row["partition"] == partition)
+            return Proof(
+                began=found[0]["first_offset"] if began is None else began,
+                next_offset=reached,
                 newest_record_ms=max(row["newest_record_ms"] for row in found),
+                holes=tuple(holes),
+                agrees=calls == sum(row["accepted"] for row in found),
             )
 
-        receipt: Receipt | None = await self._servers.call(self._worker, "last_receipt", look)
-        return receipt
+        proof: Proof | None = await self._servers.call(self._worker, "proof", look)
+        return proof
+
+    async def proved(self, incarnation: str) -> dict[int, int]:  # noqa: ARG002 - one topic
+        def look() -> dict[int, int]:
+            found: dict[int, int] = {}
+            for row in self._servers.tables.receipts:
+                if not row["project_id"]:
+                    found[row["partition"]] = max(found.get(row["partition"], 0), row["next_offset"])
+            return found
+
+        proved: dict[int, int] = await self._servers.call(self._worker, "proved", look)
+        return proved
+
+    async def receipted(self, batch: Batch) -> bool:
+        def look() -> bool:
+            wanted = (batch.partition, batch.first_offset, batch.next_offset)
+            receipts = self._servers.tables.receipts
+            return any((row["partition"], row["first_offset"], row["next_offset"]) == wanted for row in receipts)
+
+        return bool(await self._servers.call(self._worker, "receipted", look))
+
+    async def said(self, incarnation: str) -> dict[int, Said]:  # noqa: ARG002 - one topic
+        found: dict[int, Said] = await self._servers.call(self._worker, "said", lambda: dict(self._servers.tables.said))
+        return found
+
+    async def report(self, rows: Sequence[tuple[Any, ...]]) -> None:
+        def land() -> None:
+            said = self._servers.tables.said
+            for _, partition, _, next_offset, _, complete_until, _, reported_at in rows:
+                one = Said(
+                    next_offset=next_offset,
+                    complete_until_ms=round(complete_until.timestamp() * 1000),
+                    reported_ms=round(reported_at.timestamp() * 1000),
+                )
+                if partition not in said or said[partition].reported_ms <= one.reported_ms:
+                    said[partition] = one
+
+        await self._servers.call(self._worker, "report", land)
 
     async def known(self, candidates: Candidates) -> dict[int, int]:
         decoded, batch = candidates.decoded, candidates.batch
@@ -227,7 +305,8 @@ class FakeStore:
             outside = [
                 row
                 for row in self._servers.tables.executions
-                if row["kafka_partition"] != batch.partition or row["kafka_offset"] < batch.first_offset
+                if row["kafka_partition"] != batch.partition
+                or row["kafka_offset"] not in range(batch.first_offset, batch.next_offset)
             ]
             by_id = {(row["project_id"], row["id"]): row["content_hash"] for row in outside}
             by_time = {(row["project_id"], row["timestamp"], row["id"]): row["content_hash"] for row in outside}
@@ -261,16 +340,20 @@ class FakeStore:
         frame: pl.DataFrame = await self._servers.call(self._worker, "landed", look)
         return frame
 
-    async def landed_dead_letters(self, batch: Batch) -> int:
-        def look() -> int:
-            return sum(row[:2] == (batch.partition, batch.first_offset) for row in self._servers.tables.dead_letters)
+    async def landed_dead_letters(self, batch: Batch) -> dict[str, int]:
+        def look() -> dict[str, int]:
+            rows = self._servers.tables.dead_letters
+            return dict(Counter(row[4] for row in rows if row[:2] == (batch.partition, batch.first_offset)))
 
-        count: int = await self._servers.call(self._worker, "landed", look)
-        return count
+        counts: dict[str, int] = await self._servers.call(self._worker, "landed", look)
+        return counts
 
     async def write_dead_letters(self, prepared: Prepared) -> None:
         batch = prepared.batch
-        rows = [(batch.partition, batch.first_offset, letter.offset, letter.index) for letter in prepared.dead_letters]
+        rows = [
+            (batch.partition, batch.first_offset, letter.offset, letter.index, letter.project_id, batch.rewind)
+            for letter in prepared.dead_letters
+        ]
         await self._insert("dead_letters", batch, lambda: self._servers.tables.dead_letters.extend(rows))
 
     async def write_executions(self, prepared: Prepared) -> None:
@@ -279,7 +362,7 @@ class FakeStore:
 
     async def write_usage(self, prepared: Prepared) -> None:
         batch = prepared.batch
-        usage = prepared.usage.to_dicts()
+        usage = [{**row, "partition": batch.partition} for row in prepared.usage.to_dicts()]
         receipts = [
             {**row, "partition": batch.partition, "first_offset": batch.first_offset} for row in prepared.receipt.to_dicts()
         ]
@@ -292,8 +375,18 @@ class FakeStore:
 
         await self._insert("usage", batch, land)
 
-    async def remove(self, incarnation: str, partition: int, from_offset: int) -> int:  # noqa: ARG002 - one topic
-        removed = await self._servers.call(self._worker, "remove", lambda: self._servers.remove(partition, from_offset))
+    async def remove(
+        self,
+        incarnation: str,  # noqa: ARG002 - one topic
+        partition: int,
+        from_offset: int,
+        to_offset: int | None,
+        *,
+        before_rewind: int,
+    ) -> int:
+        removed = await self._servers.call(
+            self._worker, "remove", lambda: self._servers.remove(partition, from_offset, to_offset, before_rewind)
+        )
         return int(removed)
 
     async def load_ids(self, seen: SeenFilter, *, partition: int, partitions: int, below: tuple[str, int]) -> None:
@@ -310,6 +403,22 @@ class FakeStore:
 
     async def _insert(self, table: str, batch: Batch, land: Callable[[], None]) -> None:
         await self._servers.call(self._worker, f"write_{table}", lambda: self._servers.insert(table, batch, land))
+
+
+def missing_before(servers: Servers, at_ms: int) -> list[str]:
+    """Return what was accepted before a time and is not in the answers."""
+    there = {row["id"] for row in servers.tables.executions}
+    letters = {(row[0], row[2], row[3]) for row in servers.tables.dead_letters}
+    missing = []
+    for partition, log in enumerate(servers.logs):
+        for record in log.records:
+            if record.timestamp_ms >= at_ms:
+                continue
+            for index, event in _items(record.value or b""):
+                event_id = event.get("id") or f"{INCARNATION}-{partition}-{record.offset}-{index}"
+                if event_id not in there if "tool_slug" in event else (partition, record.offset, index) not in letters:
+                    missing.append(f"{event_id} at {record.timestamp_ms}")
+    return missing
 
 
 def faults(servers: Servers, *, lost: Sequence[tuple[int, int]] = ()) -> list[str]:

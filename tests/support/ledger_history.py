@@ -10,16 +10,31 @@ from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from typing import Any, Final
 
-from ingest.contract.errors import LedgerInvariantBroken
+from ingest.contract.errors import LedgerInvariantBroken, TransportError
 from ingest.contract.partitioning import event_key, home_partition
 from ingest.contract.topics import HEADER_PROJECT
 from processors.driver import Run
+from processors.heartbeat import Heartbeat
 from processors.ledger import AbandonedError, Limits, PartitionLedger
 from processors.room import Room
-from tests.support.fake_ledger import INCARNATION, PROJECT, START_MS, Call, Caller, FakeBroker, FakeStore, Servers, Tables
+from tests.support.fake_ledger import (
+    INCARNATION,
+    PROJECT,
+    START_MS,
+    Call,
+    Caller,
+    FakeBroker,
+    FakeStore,
+    Log,
+    Servers,
+    Tables,
+    missing_before,
+)
 
 _LIMITS: Final = Limits(batch_events=3, batch_bytes=10_000, retry_ms_max=200, dedupe_bytes=64 * 1024)
-_STEPS_MAX: Final = 3000
+_STEPS_MAX: Final = 6000
+# So many heartbeats show a worker that ClickHouse went back, and reach the log's end after that.
+_BEATS: Final = 5
 _PAUSE_S: Final = 0.5
 
 
@@ -72,6 +87,9 @@ class Worker(Caller):
         self._servers, self._tape, self._partitions = servers, tape, partitions
         self._broker, self._store = FakeBroker(servers, self), FakeStore(servers, self)
         self._ledgers: dict[int, PartitionLedger] = {}
+        self._heartbeat = Heartbeat(name, broker=self._broker, store=self._store, skew_ms=0)
+        self._owned: set[int] = set()
+        self._beating = False
         self._turn = 0
         self.tasks: set[asyncio.Task[None]] = set()
         self.broken: LedgerInvariantBroken | None = None
@@ -79,6 +97,7 @@ class Worker(Caller):
     def revoke(self) -> None:
         """A rebalance begins."""
         self._turn += 1
+        self._owned.clear()
         for ledger in self._ledgers.values():
             ledger.suspend()
 
@@ -90,6 +109,24 @@ class Worker(Caller):
             task = asyncio.create_task(self._own(partition, generation, self._turn))
             self.tasks.add(task)
             task.add_done_callback(self._ended)
+
+    def beat(self) -> None:
+        """Say how far the owned partitions are, unless it is being said already."""
+        if self._owned and not self._beating:
+            self._beating = True
+            task = asyncio.create_task(self._beat())
+            self.tasks.add(task)
+            task.add_done_callback(self._ended)
+
+    async def _beat(self) -> None:
+        owned = {partition: self._ledgers[partition] for partition in self._owned}
+        try:
+            with suppress(TransportError):
+                await self._heartbeat.beat(
+                    owned, incarnation=INCARNATION, partitions=self._partitions(), now_ms=self._servers.tick()
+                )
+        finally:
+            self._beating = False
 
     def kill(self) -> None:
         """End the process, wherever it is."""
@@ -124,7 +161,12 @@ class Worker(Caller):
     async def _own(self, partition: int, generation: int, turn: int) -> None:
         ledger = self._ledgers[partition]
         with suppress(AbandonedError):
-            next_offset = await ledger.open(generation, incarnation=INCARNATION, partitions=self._partitions())
+            partitions = self._partitions()
+            next_offset = await ledger.open(generation, incarnation=INCARNATION, partitions=partitions)
+            await ledger.until_done("hold", lambda: self._hold(partition, partitions))
+            if turn == self._turn:
+                self._heartbeat.forget(partition)
+                self._owned.add(partition)
             while turn == self._turn:
                 run = self._fetch(partition, next_offset, generation)
                 if run is None:
@@ -134,6 +176,10 @@ class Worker(Caller):
                 await self._servers.call(self, "deliver", lambda: None, None)
                 await ledger.process(run)
                 next_offset = run.next_offset
+
+    async def _hold(self, partition: int, partitions: int) -> None:
+        held = self._ledgers[partition].held
+        await self._heartbeat.hold(partition, held, incarnation=INCARNATION, partitions=partitions)
 
     def _fetch(self, partition: int, next_offset: int, generation: int) -> Run | None:
         log = self._servers.logs[partition]
@@ -157,7 +203,7 @@ class History:
     Args:
         choices: the tape.
         partitions: of the topic at the start.
-        live_restore: whether ClickHouse may be restored while workers run.
+        steps: names of what may happen.
     """
 
     def __init__(self, choices: bytes, *, partitions: int = 1, steps: tuple[str, ...]) -> None:
@@ -171,7 +217,8 @@ class History:
         self._backups: list[Tables] = [Tables()]
         self._made = 0
         self._progress = 0
-        self.lost: dict[int, int] = {}
+        self.untrue: list[str] = []
+        self._gone = False
 
     async def run(self) -> None:
         """Let the tape's history happen, then let everything settle."""
@@ -188,22 +235,21 @@ class History:
                 self._progress -= 1
                 self._done(self.servers.pending[self._tape.choose(min(2, len(self.servers.pending)))])
                 await self._pause()
+                self._check_freshness()
             self._progress = 0
+            self._check_freshness()
         await self._settle()
 
     async def _pause(self) -> None:
         # Everything that can go on without an answer goes on, retries included.
         await asyncio.sleep(_PAUSE_S)
         for worker in self._workers:
-            for task in worker.tasks:
-                assert not task.done()
             if worker.broken is not None and worker.alive:
                 self._say(f"{worker.name} stops: {worker.broken}")
                 self._kill(worker)
-        if not any(worker.alive for worker in self._workers):
-            return
-        for worker in self._workers:
-            assert worker.alive or not worker.tasks
+        await asyncio.gather(
+            *(task for worker in self._workers if not worker.alive for task in worker.tasks), return_exceptions=True
+        )
 
     async def _settle(self) -> None:
         self._say("-- settling")
@@ -213,22 +259,54 @@ class History:
             worker.heard = worker.alive
         self._begin_rebalance()
         self._complete_rebalance()
+        beats = _BEATS
         for _ in range(_STEPS_MAX):
+            alive = len(self._alive())
             await self._pause()
-            if not any(worker.alive for worker in self._workers):
+            if len(self._alive()) < alive or not alive:
+                # One found that ClickHouse went back, and ended; it is started again.
                 self._start()
+                beats = _BEATS
             elif self.servers.pending:
                 self._done(self.servers.pending[0])
+            elif beats:
+                beats -= 1
+                for worker in self._alive():
+                    worker.beat()
             else:
                 break
+            self._check_freshness()
         else:
             raise AssertionError("it never settles")
+        self._gone = False
+        self._check_freshness()
+        self._check_fresh()
         for worker in self._workers:
             worker.kill()
         await asyncio.sleep(0)
 
     def _say(self, line: str) -> None:
         self.said.append(line)
+
+    # What is claimed about time.
+
+    def _complete_until_ms(self) -> int:
+        said = self.servers.tables.said
+        partitions = range(len(self.servers.logs))
+        return min(said[partition].complete_until_ms for partition in partitions) if said.keys() >= set(partitions) else 0
+
+    def _check_freshness(self) -> None:
+        """Everything accepted before the claimed time is there, at any moment; unless what was proved is gone again."""
+        if self._gone:
+            return
+        if missing := missing_before(self.servers, self._complete_until_ms()):
+            self.untrue.append(f"complete until {self._complete_until_ms()}, but {missing} are missing")
+
+    def _check_fresh(self) -> None:
+        """Once all is proved, the claim reaches the newest record."""
+        newest = max((record.timestamp_ms for log in self.servers.logs for record in log.records), default=0)
+        if self._complete_until_ms() <= newest:
+            self.untrue.append(f"complete until {self._complete_until_ms()} only, though all is proved up to {newest}")
 
     # How a call ends.
 
@@ -286,6 +364,10 @@ class History:
             call.effect()
 
     # What happens to workers.
+
+    def _step_beat(self) -> None:
+        for worker in self._alive():
+            worker.beat()
 
     def _start(self) -> None:
         worker = Worker(f"w{len(self._workers)}", self.servers, self._tape, lambda: len(self.servers.logs))
@@ -361,13 +443,15 @@ class History:
     def _step_produce(self) -> None:
         self._produce()
 
-    def _produce(self) -> None:
+    def _step_stray(self) -> None:
+        self._produce(away=1)
+
+    def _produce(self, *, away: int = 0) -> None:
         tape, servers = self._tape, self.servers
         events = [self._event() for _ in range(1 + tape.choose(3))]
         ids = [event["id"] for event in events if "id" in event]
         partition = home_partition(event_key(PROJECT, ids[0]), len(servers.logs)) if ids else 0
-        if tape.choose(8) == 7:
-            partition = (partition + 1) % len(servers.logs)
+        partition = (partition + (away or tape.choose(8) // 7)) % len(servers.logs)
         value = json.dumps(events if len(events) > 1 else events[0]).encode()
         self._say(f"partition {partition} offset {servers.logs[partition].end}: {[event.get('id') for event in events]}")
         servers.append(partition, value, headers=[(HEADER_PROJECT, PROJECT.encode())])
@@ -391,25 +475,39 @@ class History:
         event["id"] = f"e{self._tape.choose(self._made)}" if choice % 3 == 2 else f"e{self._made}"
         return event
 
+    def _step_grow(self) -> None:
+        """The topic gets another partition; the group learns of it with its next rebalance."""
+        if len(self.servers.logs) < 4:
+            self.servers.logs.append(Log())
+            self._say(f"{len(self.servers.logs)} partitions")
+
     def _step_backup(self) -> None:
         self._backups.append(self.servers.tables.copy())
         self._say(f"backup {len(self._backups) - 1}")
 
     def _step_restore(self) -> None:
-        """ClickHouse comes back from a backup, or empty, while workers live. What was under way died with the old server."""
-        self._cut()
-        self._restore()
+        """ClickHouse comes back from a backup, or empty, while workers live. What was under way died with the old server.
+
+        Between a backup and its return workers have reported, once a second as they do.
+        """
+        if all(self.servers.tables.said.get(number) for number in range(len(self.servers.logs))):
+            place = self._tape.choose(len(self._backups))
+            former = self._backups[place].said
+            if any(former.get(number) == one for number, one in self.servers.tables.said.items()):
+                return
+            self._cut()
+            self._restore(place)
+            self._gone = True
 
     def _step_restore_stopped(self) -> None:
         """The same with all workers stopped."""
         for worker in self._alive():
             self._kill(worker)
         self._cut()
-        self._restore()
+        self._restore(self._tape.choose(len(self._backups)))
         self._start()
 
-    def _restore(self) -> None:
-        place = self._tape.choose(len(self._backups))
+    def _restore(self, place: int) -> None:
         self._say(f"restored to backup {place}")
         self.servers.tables = self._backups[place].copy()
 
