@@ -107,7 +107,7 @@ async def test_every_call_fails_in_time_and_none_is_believed(proxy: FaultyClickH
         _, prepared = batch(1000)
         asked, _ = batch(1001, event_id="log_1000")
         calls = {
-            "last_receipt": lambda: store.last_receipt("i", 0),
+            "proof": lambda: store.proof("i", 0, began=None),
             "known": lambda: store.known(asked),
             "landed": lambda: store.landed(prepared.batch),
             "landed_dead_letters": lambda: store.landed_dead_letters(prepared.batch),
@@ -116,7 +116,7 @@ async def test_every_call_fails_in_time_and_none_is_believed(proxy: FaultyClickH
             "write_executions": lambda: store.write_executions(prepared),
             "write_usage": lambda: store.write_usage(prepared),
             "report": lambda: store.report([heartbeat()]),
-            "remove": lambda: store.remove("nobody", 0, 0),
+            "remove": lambda: store.remove("nobody", 0, 0, None, before_rewind=1),
         }
         if fault.how == "cut_answer":
             # What ClickHouse said in the head of its answer stands: the insert is done.
@@ -137,8 +137,8 @@ async def test_a_store_that_was_never_there_is_found_when_it_comes(proxy: Faulty
     store = ClickHouseStore(f"{proxy.url}/{database}", timeout_ms=TIMEOUT_MS, now_ms=lambda: 0, horizon_ms=1)
     try:
         with proxy.broken(Fault(how=how)), pytest.raises(StoreUnavailable):  # type: ignore[arg-type]
-            await store.last_receipt("nobody", 0)
-        assert await store.last_receipt("nobody", 0) is None
+            await store.proof("nobody", 0, began=None)
+        assert await store.proof("nobody", 0, began=None) is None
     finally:
         await store.close()
 
