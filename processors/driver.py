@@ -33,6 +33,7 @@ from faust.types import TP
 from ingest.contract.incarnation import topic_incarnation
 from ingest.contract.logs import logger
 from processors.decode import Record
+from processors.group_offsets import committed_offsets
 
 log = logger(__name__)
 T = TypeVar("T")
@@ -186,11 +187,10 @@ class RunThread(stock.AIOKafkaConsumerThread):  # type: ignore[misc]
 
     async def _committed(self, partitions: Set[TP]) -> Mapping[TP, Committed]:
         keys = [TopicPartition(tp.topic, tp.partition) for tp in partitions]
-        offsets = await self._ensure_consumer()._coordinator.fetch_committed_offsets(keys)
+        offsets = await committed_offsets(self._ensure_consumer()._coordinator, keys)
         return {
             TP(key.topic, key.partition): Committed(offset=found.offset, metadata=found.metadata)
             for key, found in offsets.items()
-            if found.offset >= 0
         }
 
     async def plan(self, partition: TP, offset: int, metadata: str, generation: int) -> bool:

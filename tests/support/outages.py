@@ -1,16 +1,14 @@
 """What every outage is judged by: who is in the group, what the worker says of itself, and how fresh it claims to be."""
 
-import asyncio
 import json
 import time
 from pathlib import Path
 from typing import Any
 
 import httpx
-from aiokafka.admin import AIOKafkaAdminClient
 
-from ingest.contract.topics import CONSUMER_GROUP
 from tests.e2e.test_ledger_crashes import recorded
+from tests.support import kafka_admin
 from tests.support.faulty_clickhouse import FaultyClickHouse
 from tests.support.ingest_service import HOST, free_port
 from tests.support.pipeline import Pipeline, Process, eventually
@@ -33,10 +31,11 @@ class Outages:
         self.proxy.start()
         self.start_worker()
 
-    def start_worker(self, **env: str) -> Process:
+    def start_worker(self, *, ready: bool = True, **env: str) -> Process:
         own = {"TOOLLEDGER_CLICKHOUSE": self.proxy.url, "TOOLLEDGER_WORKER_PORT": str(self.port)}
         worker = self.worker = self.pipeline.start_worker(**own, **self._env, **env)
-        eventually("the worker is ready", lambda: self.reasons() == [])
+        if ready:
+            eventually("the worker is ready", lambda: self.reasons() == [])
         return worker
 
     def stop(self) -> None:
@@ -78,18 +77,9 @@ class Outages:
 
     def membership(self) -> tuple[Any, ...]:
         """Return who is in the group, and how often partitions were opened: equal as long as there was no rebalance."""
-        return (*asyncio.run(self._members()), len(self.said("partition_opened")))
-
-    async def _members(self) -> list[str]:
-        admin = AIOKafkaAdminClient(bootstrap_servers=self.pipeline.kafka.address)
-        await admin.start()
-        try:
-            group = (await admin.describe_consumer_groups([CONSUMER_GROUP]))[0].groups[0]
-            members = [member[0] for member in group[5]]
-            assert members, "nobody is in the group"
-            return members
-        finally:
-            await admin.close()
+        members = kafka_admin.members(self.pipeline.kafka.address)
+        assert members, "nobody is in the group"
+        return (*members, len(self.said("partition_opened")))
 
     def claimed(self) -> dict[int, int]:
         """Return until when each partition says it is complete, epoch ms."""
