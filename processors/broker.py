@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Final
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
-from aiokafka.errors import KafkaError
+from aiokafka.errors import KafkaError, MessageSizeTooLargeError
 from faust.types import TP
 
 from ingest.contract.errors import BrokerUnavailable
@@ -154,7 +154,7 @@ class KafkaBroker:
             return reached
         except KafkaError as error:
             await self._drop_producer()
-            raise BrokerUnavailable(f"Kafka: {error!r}") from error
+            raise BrokerUnavailable(f"Kafka: {_said(error)}") from error
 
     async def _ready_producer(self) -> AIOKafkaProducer:
         async with self._starting:
@@ -178,6 +178,13 @@ class KafkaBroker:
                 await producer.stop()
             except KafkaError as error:
                 log.warning("producer_not_stopped", error=repr(error))
+
+
+def _said(error: KafkaError) -> str:
+    """Say what keeps a record out; where it is a limit, what to do, for no later try will do better."""
+    if isinstance(error, MessageSizeTooLargeError):
+        return f"a record is larger than it takes: raise max.message.bytes of {TOOL_EXECUTIONS} to {RECORD_BYTES_MAX}"
+    return repr(error)
 
 
 def _origin(letter: DeadLetter, batch: Batch) -> list[tuple[str, bytes]]:

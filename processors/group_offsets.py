@@ -1,7 +1,7 @@
 """Ask for the group's committed offsets, and never take "I do not know yet" for "there are none".
 
-A coordinator that has just started answers for the whole group that it still loads, with no partition in its answer. aiokafka 0.14
-reads the partitions' codes only, so that its consumer tells of a group without any offsets. The ledger would take its plan for lost.
+A coordinator that has just started answers for the whole group that it still loads, with no partition in its answer. aiokafka
+0.14 reads the partitions' codes only, and tells of a group without any offsets; the ledger would take its plan for lost.
 Source: Kafka protocol, OffsetFetchResponse from version 2 on: `error_code` beside `topics`.
 """
 
