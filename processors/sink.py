@@ -10,6 +10,7 @@ from collections import defaultdict
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import UTC, datetime
 from functools import partial
+from io import BytesIO
 from typing import Any, Final, TypeVar
 
 import numpy as np
@@ -298,7 +299,10 @@ class ClickHouseStore:
         settings = {**_INSERT, "insert_deduplication_token": batch.token}
 
         async def insert(client: AsyncClient) -> None:
-            _own(await client.raw_insert(table, list(columns_of(block)), block, settings, fmt="ArrowStream"))
+            # As a stream, which the client cannot send again by itself when the connection breaks: an engine that was killed
+            # may remember the token of a block it has not, and the answer to a second try must be known for one.
+            body = BytesIO(block)
+            _own(await client.raw_insert(table, list(columns_of(block)), body, settings, fmt="ArrowStream"))
 
         await self._call(insert)
 

@@ -146,6 +146,17 @@ async def test_a_store_that_was_never_there_is_found_when_it_comes(proxy: Faulty
         await store.close()
 
 
+async def test_an_insert_is_never_sent_twice_in_one_call(proxy: FaultyClickHouse, database: str) -> None:
+    """A second try may be refused as a duplicate of what never landed, so whoever asked must know that it was one."""
+    async with opened(proxy, database) as store:
+        _, prepared = batch(2000)
+        for how in ("lose_answer", "cut_request", "apply_late"):
+            proxy.switch(Fault(how=how))  # type: ignore[arg-type]
+            with pytest.raises(StoreUnavailable):
+                await store.write_executions(prepared)
+            assert proxy.met == 1, how
+
+
 async def test_an_insert_whose_answer_was_lost_or_that_comes_late_counts_once(
     proxy: FaultyClickHouse, database: str, clickhouse_url: str
 ) -> None:
