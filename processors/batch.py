@@ -82,7 +82,7 @@ class Candidates:
 
 @dataclass(slots=True, kw_only=True)
 class Prepared:
-    """Everything a batch writes. `executions` holds the accepted events only."""
+    """Everything a batch writes. `executions` holds the accepted events only; `conflict` names an id with other content."""
 
     batch: Batch
     executions: pl.DataFrame
@@ -93,6 +93,7 @@ class Prepared:
     totals: dict[str, int]
     projects: dict[str, dict[str, int]]
     newest_record_ms: int
+    conflict: str = ""
     accepted_hashes: NDArray[np.uint64] = field(default_factory=lambda: np.empty(0, dtype=np.uint64))
 
 
@@ -186,7 +187,8 @@ def settle(candidates: Candidates, *, known: Mapping[int, int], stores_payload: 
         },
         stores_payload=stores_payload,
     )
-    projects = _count(candidates, accepted, known)
+    conflicts = _conflicts(candidates, known)
+    projects = _count(candidates, accepted, known, conflicts)
     prepared = Prepared(
         batch=batch,
         executions=executions,
@@ -197,6 +199,7 @@ def settle(candidates: Candidates, *, known: Mapping[int, int], stores_payload: 
         totals={},
         projects=projects,
         newest_record_ms=decoded.newest_record_ms,
+        conflict=f"{decoded.project_ids[conflicts[0]]}/{decoded.ids[conflicts[0]]}" if conflicts else "",
         accepted_hashes=candidates.hashes[accepted],
     )
     _sum_up(prepared, executions)
@@ -240,16 +243,34 @@ def _sum_up(prepared: Prepared, rows: pl.DataFrame) -> None:
     )
 
 
-def _count(candidates: Candidates, accepted: Sequence[int], known: Mapping[int, int]) -> dict[str, dict[str, int]]:
+def _repeated(candidates: Candidates, known: Mapping[int, int]) -> list[int]:
+    """Return the places of all events whose id counted before, in this batch or earlier."""
+    return [*(place for place in candidates.firsts.tolist() if place in known), *candidates.repeats]
+
+
+def _conflicts(candidates: Candidates, known: Mapping[int, int]) -> list[int]:
+    """Return the places of duplicates that say something else than the first of their id."""
+    events = candidates.decoded.events
+    found = []
+    for place in _repeated(candidates, known):
+        first = candidates.repeats.get(place, place)
+        other = known[first] if first in known else content_hash(events[first])
+        if content_hash(events[place]) != other:
+            found.append(place)
+    return found
+
+
+def _count(
+    candidates: Candidates, accepted: Sequence[int], known: Mapping[int, int], conflicts: Sequence[int]
+) -> dict[str, dict[str, int]]:
     """Count every outcome by project; events = accepted + duplicates + dead_letters + forwarded holds for each."""
     decoded = candidates.decoded
     owners = decoded.project_ids
-    repeated = [*(place for place in candidates.firsts.tolist() if place in known), *candidates.repeats]
     outcomes = {
         "accepted": Counter(owners[place] for place in accepted),
         "forwarded": Counter(owners[place] for place, _ in candidates.forwards),
         "dead_letters": Counter(letter.project_id for letter in decoded.dead_letters),
-        "duplicates": Counter(owners[place] for place in repeated),
+        "duplicates": Counter(owners[place] for place in _repeated(candidates, known)),
     }
     projects: dict[str, dict[str, int]] = {}
     for outcome, by_owner in outcomes.items():
@@ -257,11 +278,8 @@ def _count(candidates: Candidates, accepted: Sequence[int], known: Mapping[int, 
             parts = projects.setdefault(owner, dict.fromkeys(COUNTS, 0))
             parts[outcome] += count
             parts["events"] += count
-    for place in repeated:
-        first = candidates.repeats.get(place, place)
-        other = known[first] if first in known else content_hash(decoded.events[first])
-        if content_hash(decoded.events[place]) != other:
-            projects[owners[place]]["conflicts"] += 1
+    for place in conflicts:
+        projects[owners[place]]["conflicts"] += 1
     return projects
 
 

@@ -60,11 +60,12 @@ class _Slice:
         return self._words.nbytes
 
     def add(self, hashes: NDArray[np.uint64]) -> None:
-        rows = self._rows(hashes)
-        # Two ids of one block: put together first, or the second would overwrite what the first set.
-        order = np.argsort(rows, kind="stable")
-        blocks, starts = np.unique(rows[order], return_index=True)
-        self._words[blocks] |= np.bitwise_or.reduceat(_masks(hashes[order]), starts, axis=0)
+        # A block is chosen by the upper half of the hash, so sorted hashes are in the order of their blocks. Ids of one block
+        # are put together first, or the second would overwrite what the first set.
+        ordered = np.sort(hashes)
+        rows = self._rows(ordered)
+        starts = np.flatnonzero(np.append(True, rows[1:] != rows[:-1]))
+        self._words[rows[starts]] |= np.bitwise_or.reduceat(_masks(ordered), starts, axis=0)
         self.count += len(hashes)
 
     def maybe(self, hashes: NDArray[np.uint64], masks: NDArray[np.uint64]) -> NDArray[np.bool_]:
@@ -86,7 +87,25 @@ class SeenFilter:
     def __init__(self, *, budget_bytes: int, reach_ms: int = 0) -> None:
         self._budget_bytes = budget_bytes
         self._slices: list[_Slice] = []
+        self._first_bytes = budget_bytes // _FIRST_OF_BUDGET
         self.reach_ms = reach_ms
+
+    def begin(self, *, expected: int, reach_ms: int) -> None:
+        """Forget everything and begin anew.
+
+        Args:
+            expected: ids that will be added at once; the first slice is made for them, so that as many as fit stay.
+            reach_ms: as above.
+        """
+        self._slices.clear()
+        wanted = min(expected * _BITS_PER_ID // 8, self._budget_bytes // _LAST_OF_BUDGET)
+        self._first_bytes = max(self._budget_bytes // _FIRST_OF_BUDGET, wanted)
+        self.reach_ms = reach_ms
+
+    @property
+    def capacity(self) -> int:
+        """Ids it can hold."""
+        return self._budget_bytes * 8 // _BITS_PER_ID
 
     @property
     def count(self) -> int:
@@ -132,7 +151,7 @@ class SeenFilter:
         if self._slices:
             need = min(self._slices[-1].nbytes * _GROWTH, self._budget_bytes // _LAST_OF_BUDGET)
         else:
-            need = self._budget_bytes // _FIRST_OF_BUDGET
+            need = self._first_bytes
         while self._slices and self.nbytes + need > self._budget_bytes:
             self._drop()
         self._slices.append(_Slice(nbytes=need))

@@ -283,6 +283,8 @@ class PartitionLedger:
         for letter in prepared.dead_letters:
             metrics.WORKER_DEAD_LETTERS.labels(letter.reason).inc()
         log.info("batch_written", partition=self.partition, token=prepared.batch.token, **totals)
+        if prepared.conflict:
+            log.warning("ids_with_other_content", conflicts=totals["conflicts"], example=prepared.conflict)
 
     # Opening.
 
@@ -405,10 +407,7 @@ class PartitionLedger:
             return  # kept through a rebalance in which nobody else wrote here
         seen = SeenFilter(budget_bytes=self._limits.dedupe_bytes)
         await self._writer.until_done(
-            "load",
-            lambda: self._store.load_ids(
-                seen, partition=self.partition, partitions=partitions, below=(self._incarnation, proved)
-            ),
+            "load", lambda: self._store.load_ids(seen, partition=self.partition, partitions=partitions)
         )
         self.seen, self._seen_until = seen, (partitions, proved)
 

@@ -87,8 +87,8 @@ class Store(Protocol):
             before_rewind: only those that were written before the partition went back under this number.
         """
 
-    async def load_ids(self, seen: SeenFilter, *, partition: int, partitions: int, below: tuple[str, int]) -> None:
-        """Fill a filter with the ids whose home is this partition, up to the last receipt."""
+    async def load_ids(self, seen: SeenFilter, *, partition: int, partitions: int) -> None:
+        """Fill a filter with the ids whose home is this partition: all that are written, be they proved or not."""
 
 
 class InThread(Protocol):

@@ -6,14 +6,11 @@ never happened, or ids unknown that are known.
 
 import asyncio
 import struct
-from collections import defaultdict
-from collections.abc import Awaitable, Callable, Sequence
-from datetime import UTC, datetime
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
 from io import BytesIO
 from typing import Any, Final, TypeVar
 
-import numpy as np
 import polars as pl
 from aiohttp import ClientError
 from clickhouse_connect.driver.asyncclient import AsyncClient
@@ -23,10 +20,12 @@ from clickhouse_connect.driver.summary import QuerySummary
 from ingest.contract import tables
 from ingest.contract.errors import StoreUnavailable
 from ingest.contract.store import async_client
+from processors import known_ids
 from processors.batch import Batch, Candidates, Prepared
 from processors.blocks import columns_of, dead_letter_block, execution_block, usage_block
 from processors.dedupe import SeenFilter
 from processors.heartbeat import Said
+from processors.known_ids import Loader
 from processors.opening import Proof
 from processors.usage import NEEDED
 
@@ -45,12 +44,7 @@ _INSERT: Final = {
     "min_insert_block_size_bytes": 0,
     "input_format_parallel_parsing": 0,
 }
-# Ids asked in one query: its text stays well below what ClickHouse takes.
-_ASKED_AT_ONCE: Final = 4_000
 _QUERY_BYTES_MAX: Final = 16 * 1024 * 1024
-# Below this all ids are loaded in one go; above, a day at a time, oldest first, so that memory stays flat.
-_LOADED_AT_ONCE: Final = 4_000_000
-_DAY_MS: Final = 24 * 3_600_000
 
 _FAILURES: Final = (ClickHouseError, ClientError, OSError)
 # What the client's decoder makes of bytes that are not what ClickHouse sends.
@@ -59,8 +53,6 @@ _UNREADABLE: Final = (ArithmeticError, LookupError, ValueError, struct.error)
 _LOAD_PATIENCE: Final = 20
 # Whoever asks whether the worker is ready does not wait as long as an insert may.
 _PING_S: Final = 3.0
-# What RowBinaryWithNames begins with, for one column named h.
-_HASHES_HEAD: Final = b"\x01\x01h"
 
 _PROGRESS: Final = {
     "incarnation": "LowCardinality(String)",
@@ -87,8 +79,7 @@ class ClickHouseStore:
     def __init__(self, url: str, *, timeout_ms: int, now_ms: Callable[[], int], horizon_ms: int) -> None:
         self._url = url
         self._timeout_ms = timeout_ms
-        self._now_ms = now_ms
-        self._horizon_ms = horizon_ms
+        self._loader = Loader(self._rows, self._load, now_ms=now_ms, horizon_ms=horizon_ms)
         self._client: AsyncClient | None = None
         self._opening = asyncio.Lock()
 
@@ -100,7 +91,7 @@ class ClickHouseStore:
     async def ping(self) -> None:
         """Raise StoreUnavailable unless ClickHouse answers and has the tables."""
         query = f"SELECT 1 FROM {tables.USAGE_WINDOWS} LIMIT 1"
-        await self._call(lambda client: _query(query, None, client), timeout_s=min(_PING_S, self._timeout_ms / 1000))
+        await self._call(lambda client: _query(query, None, {}, client), timeout_s=min(_PING_S, self._timeout_ms / 1000))
 
     async def proof(self, incarnation: str, partition: int, *, began: int | None) -> Proof | None:
         named = {"kind": tables.KIND_RECEIPT, "incarnation": incarnation, "partition": partition}
@@ -155,43 +146,7 @@ class ClickHouseStore:
         return bool(rows[0][0])
 
     async def known(self, candidates: Candidates) -> dict[int, int]:
-        found: dict[int, int] = {}
-        await self._known_by_id(candidates, found)
-        await self._known_by_time(candidates, found)
-        return found
-
-    async def _known_by_id(self, candidates: Candidates, found: dict[int, int]) -> None:
-        decoded = candidates.decoded
-        for project, places in _by_project(candidates, candidates.suspects.by_id).items():
-            for start in range(0, len(places), _ASKED_AT_ONCE):
-                some = {decoded.ids[place]: place for place in places[start : start + _ASKED_AT_ONCE]}
-                rows = await self._rows(
-                    f"SELECT id, any(content_hash) FROM {tables.TOOL_EXECUTIONS}"
-                    " WHERE project_id = %(project)s AND id IN %(ids)s" + _OUTSIDE + " GROUP BY id",
-                    {"project": project, "ids": list(some), **_outside(candidates.batch)},
-                )
-                found.update((some[event], content) for event, content in rows)
-
-    async def _known_by_time(self, candidates: Candidates, found: dict[int, int]) -> None:
-        decoded = candidates.decoded
-        for project, places in _by_project(candidates, candidates.suspects.by_time).items():
-            ordered = sorted(places, key=decoded.timestamps_ms.__getitem__)
-            for start in range(0, len(ordered), _ASKED_AT_ONCE):
-                part = ordered[start : start + _ASKED_AT_ONCE]
-                some = {(decoded.timestamps_ms[place], decoded.ids[place]): place for place in part}
-                rows = await self._rows(
-                    f"SELECT toUnixTimestamp64Milli(timestamp), id, any(content_hash) FROM {tables.TOOL_EXECUTIONS}"
-                    " WHERE project_id = %(project)s AND timestamp IN %(times)s AND id IN %(ids)s"
-                    + _OUTSIDE
-                    + " GROUP BY timestamp, id",
-                    {
-                        "project": project,
-                        "times": sorted({_moment(at_ms) for at_ms, _ in some}),
-                        "ids": [event for _, event in some],
-                        **_outside(candidates.batch),
-                    },
-                )
-                found.update((some[at_ms, event], content) for at_ms, event, content in rows if (at_ms, event) in some)
+        return await known_ids.known(candidates, self._rows)
 
     async def landed(self, batch: Batch) -> pl.DataFrame:
         rows = await self._rows(
@@ -245,30 +200,8 @@ class ClickHouseStore:
             removed += count
         return removed
 
-    async def load_ids(self, seen: SeenFilter, *, partition: int, partitions: int, below: tuple[str, int]) -> None:
-        now_ms = self._now_ms()
-        begin_ms = now_ms - self._horizon_ms
-        ((oldest_ms, count),) = await self._rows(
-            f"SELECT toUnixTimestamp64Milli(min(accepted_at)), count() FROM {tables.TOOL_EXECUTIONS}"
-        )
-        if not count:
-            return
-        if oldest_ms >= begin_ms:
-            begin_ms = oldest_ms
-        else:
-            seen.reach_ms = begin_ms
-        step_ms = _DAY_MS if count > _LOADED_AT_ONCE else max(_DAY_MS, now_ms - begin_ms + 1)
-        # An acceptance time may lie ahead of this clock; the last step has no end.
-        for start_ms in range(begin_ms, now_ms + 1, step_ms):
-            end_ms = start_ms + step_ms if start_ms + step_ms <= now_ms else 2**42
-            span = {"start_ms": start_ms, "end_ms": end_ms, "partitions": partitions, "partition": partition}
-            raw = await self._call(
-                partial(_hashes, {**span, "incarnation": below[0], "proved": below[1]}),
-                timeout_s=_LOAD_PATIENCE * self._timeout_ms / 1000,
-            )
-            hashes = np.frombuffer(raw, dtype=np.uint64)
-            if len(hashes):
-                seen.add(hashes, accepted_ms=min(end_ms, now_ms))
+    async def load_ids(self, seen: SeenFilter, *, partition: int, partitions: int) -> None:
+        await self._loader.load(seen, partition=partition, partitions=partitions)
 
     async def said(self, incarnation: str) -> dict[int, Said]:
         rows = await self._rows(
@@ -292,8 +225,13 @@ class ClickHouseStore:
 
         await self._call(insert)
 
-    async def _rows(self, query: str, parameters: dict[str, Any] | None = None) -> Sequence[Sequence[Any]]:
-        return await self._call(partial(_query, query, parameters))
+    async def _rows(
+        self, query: str, parameters: dict[str, Any] | None = None, settings: Mapping[str, Any] | None = None
+    ) -> Sequence[Sequence[Any]]:
+        return await self._call(partial(_query, query, parameters, settings or {}))
+
+    async def _load(self, query: str, parameters: dict[str, Any]) -> bytes:
+        return await self._call(partial(_raw, query, parameters), timeout_s=_LOAD_PATIENCE * self._timeout_ms / 1000)
 
     async def _insert(self, table: str, block: bytes, batch: Batch) -> None:
         settings = {**_INSERT, "insert_deduplication_token": batch.token}
@@ -338,8 +276,10 @@ def _own(summary: QuerySummary) -> None:
         raise StoreUnavailable("ClickHouse: something else answered in its place (no X-ClickHouse-Query-Id)")
 
 
-async def _query(query: str, parameters: dict[str, Any] | None, client: AsyncClient) -> Sequence[Sequence[Any]]:
-    result = await client.query(query, parameters, settings={"max_query_size": _QUERY_BYTES_MAX})
+async def _query(
+    query: str, parameters: dict[str, Any] | None, settings: Mapping[str, Any], client: AsyncClient
+) -> Sequence[Sequence[Any]]:
+    result = await client.query(query, parameters, settings={"max_query_size": _QUERY_BYTES_MAX, **settings})
     _own(QuerySummary(result.summary))
     rows: Sequence[Sequence[Any]] = result.result_rows
     return rows
@@ -350,36 +290,9 @@ async def _mutate(query: str, parameters: dict[str, Any], client: AsyncClient) -
     _own(summary if isinstance(summary, QuerySummary) else QuerySummary({}))
 
 
-async def _hashes(parameters: dict[str, Any], client: AsyncClient) -> bytes:
-    """Return xxh3 of the ids of a span of acceptance whose home is a partition, eight bytes each."""
-    query = (
-        f"SELECT xxh3(concat(project_id, '/', id)) AS h FROM {tables.TOOL_EXECUTIONS}"
-        " WHERE accepted_at >= fromUnixTimestamp64Milli({start_ms:Int64})"
-        " AND accepted_at < fromUnixTimestamp64Milli({end_ms:Int64})"
-        " AND bitAnd(kafkaMurmurHash(concat(project_id, '/', id)), 2147483647) % {partitions:UInt32} = {partition:UInt32}"
-        " AND NOT (incarnation = {incarnation:String} AND kafka_partition = {partition:UInt32}"
-        " AND kafka_offset >= {proved:UInt64})"
-    )
-    raw: bytes = await client.raw_query(query, parameters, fmt="RowBinaryWithNames")
-    if not raw.startswith(_HASHES_HEAD):
-        raise StoreUnavailable("ClickHouse: something else answered in its place")
-    return raw[len(_HASHES_HEAD) :]
-
-
-# What a batch itself may have written already does not make its events known.
-_OUTSIDE: Final = (
-    " AND NOT (incarnation = %(incarnation)s AND kafka_partition = %(partition)s"
-    " AND kafka_offset >= %(first_offset)s AND kafka_offset < %(next_offset)s)"
-)
-
-
-def _outside(batch: Batch) -> dict[str, Any]:
-    return {
-        "incarnation": batch.incarnation,
-        "partition": batch.partition,
-        "first_offset": batch.first_offset,
-        "next_offset": batch.next_offset,
-    }
+async def _raw(query: str, parameters: dict[str, Any], client: AsyncClient) -> bytes:
+    raw: bytes = await client.raw_query(query, parameters, fmt="RowBinary")
+    return raw
 
 
 def _range(batch: Batch) -> dict[str, Any]:
@@ -390,16 +303,3 @@ def _range(batch: Batch) -> dict[str, Any]:
         "first": batch.first_offset,
         "next": batch.next_offset,
     }
-
-
-def _by_project(candidates: Candidates, places: Sequence[int]) -> dict[str, list[int]]:
-    projects: dict[str, list[int]] = defaultdict(list)
-    for place in places:
-        projects[candidates.decoded.project_ids[place]].append(place)
-    return projects
-
-
-def _moment(at_ms: int) -> str:
-    """A timestamp as ClickHouse compares it with DateTime64(3, 'UTC')."""
-    moment = datetime.fromtimestamp(at_ms // 1000, tz=UTC)
-    return f"{moment:%Y-%m-%d %H:%M:%S}.{at_ms % 1000:03d}"

@@ -91,7 +91,7 @@ def batch(offset: int, *, event_id: str = "") -> tuple[Candidates, Prepared]:
 
 async def load(store: ClickHouseStore) -> int:
     seen = SeenFilter(budget_bytes=1 << 20)
-    await store.load_ids(seen, partition=0, partitions=1, below=("other", 0))
+    await store.load_ids(seen, partition=0, partitions=1)
     return seen.count
 
 

@@ -389,14 +389,14 @@ class FakeStore:
         )
         return int(removed)
 
-    async def load_ids(self, seen: SeenFilter, *, partition: int, partitions: int, below: tuple[str, int]) -> None:
+    async def load_ids(self, seen: SeenFilter, *, partition: int, partitions: int) -> None:
         def load() -> None:
             keys = [
                 key
                 for row in self._servers.tables.executions
                 if home_partition(key := event_key(row["project_id"], row["id"]), partitions) == partition
-                and not (row["kafka_partition"] == partition and row["kafka_offset"] >= below[1])
             ]
+            seen.begin(expected=len(keys), reach_ms=0)
             seen.add(id_hashes(keys) if keys else np.empty(0, dtype=np.uint64), accepted_ms=START_MS)
 
         await self._servers.call(self._worker, "load_ids", load)

@@ -1,0 +1,216 @@
+"""Fill a data folder with a long history: millions of rows, the sums and receipts that belong to them, and the log's offsets.
+
+`python -m tests.benchmarks.seed_executions --data FOLDER --rows 36000000` makes FOLDER/kafka and FOLDER/clickhouse, which
+`Pipeline(Path(FOLDER), partitions=8).start()` opens afterwards. Everything follows from the event's number: made again, it is
+the same history but for the day it ends. `toolledger verify` finds nothing in it.
+
+An event's number n gives its id (MD5, as ids of ingest look), its home by ClickHouse's kafkaMurmurHash, and its batch:
+n // BATCH_EVENTS_ALL is the batch of every partition, n % RECORDS the record within it.
+"""
+
+import argparse
+import asyncio
+import base64
+import hashlib
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+from clickhouse_connect.driver.client import Client
+
+from deploy.verify import _log
+from ingest.contract.sketch import LN_GAMMA
+from ingest.contract.topics import CONSUMER_GROUP, TOOL_EXECUTIONS
+from processors.ledger import Plan
+from tests.support.pipeline import Pipeline
+
+PARTITIONS: Final = 8
+# One batch of each partition: about 5,000 events in ten records, as a busy worker writes them.
+BATCH_EVENTS_ALL: Final = 40_000
+RECORDS: Final = 10
+# One insert: small enough that sorting its sessions stays within the engine's memory.
+_ROWS_AT_ONCE: Final = 2_000_000
+_SPAN_MS: Final = (7 * 24 - 6) * 3_600_000
+_PROJECTS: Final = ("acme", "birch", "cedar", "delta", "ember", "fjord")
+_TOOLS: Final = (
+    "GMAIL_SEND_EMAIL", "GMAIL_FETCH_EMAILS", "SLACK_SEND_MESSAGE", "GITHUB_CREATE_ISSUE", "NOTION_CREATE_PAGE",
+    "GOOGLE_CALENDAR_CREATE_EVENT", "AIRLINE_GET_USER_DETAILS", "AIRLINE_UPDATE_RESERVATION_FLIGHTS",
+)  # fmt: skip
+_TOOLKITS: Final = ("gmail", "gmail", "slack", "github", "notion", "google_calendar", "airline", "airline")
+
+
+def project(number: int) -> str:
+    """Return the project of an event; the first one has half of all."""
+    return _PROJECTS[max(0, number % 10 - 4)]
+
+
+def event_id(number: int) -> str:
+    """Return the id of an event, as SQL makes it below."""
+    return "log_" + base64.urlsafe_b64encode(hashlib.md5(str(number).encode()).digest()[:9]).decode()
+
+
+def events_sql(first: int, count: int, *, rows: int, end_ms: int) -> str:
+    """Return a SELECT of events [first, first + count) with every column that is not left at its default."""
+    start_ms = end_ms - _SPAN_MS
+    texts = {name: "[" + ", ".join(f"'{value}'" for value in values) + "]" for name, values in
+             (("projects", _PROJECTS), ("tools", _TOOLS), ("toolkits", _TOOLKITS))}  # fmt: skip
+    return f"""
+        SELECT
+            number AS n,
+            {texts["projects"]}[1 + greatest(0, toInt64(n % 10) - 4)] AS project_id,
+            concat('log_', base64URLEncode(substring(MD5(toString(n)), 1, 9))) AS id,
+            toUInt32(bitAnd(kafkaMurmurHash(concat(project_id, '/', id)), 2147483647) % {PARTITIONS}) AS kafka_partition,
+            intDiv(n, 6000) * 200 + n % 200 AS session,
+            toInt64({start_ms} + intDiv(n * {_SPAN_MS}, {rows})) AS accepted_ms,
+            accepted_ms - 20 - cityHash64(n) % 5000 AS at_ms,
+            1 + cityHash64(session, intDiv(n, 200) % 3) % {len(_TOOLS)} AS tool,
+            {texts["tools"]}[tool] AS tool_slug,
+            {texts["toolkits"]}[tool] AS toolkit_slug,
+            concat('user_', toString(cityHash64(session) % 2000)) AS user_id,
+            concat('sess_', lower(hex(cityHash64(session, 1)))) AS session_id,
+            cityHash64(n, 2) % 20 = 0 AS failed,
+            if(failed, 'failed', 'success') AS status,
+            if(failed, ['timeout', 'unauthorized', 'invalid_input'][1 + cityHash64(n, 3) % 3], '') AS failure_class,
+            toFloat64(20 + intExp2(cityHash64(n, 4) % 8) * (1 + cityHash64(n, 5) % 8)) AS duration_ms,
+            intDiv(n, {BATCH_EVENTS_ALL}) * {RECORDS} AS first_offset,
+            first_offset + n % {RECORDS} AS kafka_offset
+        FROM numbers({first}, {count})"""
+
+
+def executions_sql(events: str, incarnation: str) -> str:
+    """Return the INSERT of rows."""
+    return f"""
+        INSERT INTO tool_executions (batch_month, project_id, timestamp, id, tool_slug, toolkit_slug, user_id, session_id,
+            status, failure_class, duration_ms, level, message, content_hash, accepted_at, incarnation, kafka_partition,
+            first_offset, kafka_offset, kafka_index)
+        SELECT toYYYYMM(fromUnixTimestamp64Milli(accepted_ms, 'UTC')), project_id, fromUnixTimestamp64Milli(at_ms, 'UTC'), id,
+            tool_slug, toolkit_slug, user_id, session_id, status, failure_class, duration_ms, if(failed, 'error', 'info'),
+            concat(tool_slug, if(failed, ' failed', ' succeeded')), cityHash64(n, 6),
+            fromUnixTimestamp64Milli(accepted_ms, 'UTC'), '{incarnation}', kafka_partition, first_offset, kafka_offset,
+            intDiv(n % {BATCH_EVENTS_ALL}, {RECORDS})
+        FROM ({events})"""
+
+
+_KINDS: Final = (
+    ("tool_minute", 60, ()),
+    ("user_hour", 3600, ("user_id",)),
+    ("session_hour", 3600, ("user_id", "session_id")),
+)
+
+
+def sums_sql(events: str, incarnation: str) -> list[str]:
+    """Return the INSERTs of sums."""
+    made = []
+    for kind, length_s, more in _KINDS:
+        keys = ", ".join(("tool_slug", "toolkit_slug", "status", "failure_class", *more))
+        first = "min((at_ms, id))" if kind == "session_hour" else "(9223372036854775807, '')"
+        made.append(
+            f"""
+        INSERT INTO usage_windows (batch_month, kind, project_id, incarnation, kafka_partition, window_start, {keys}, calls,
+            durations, first_call)
+        SELECT toYYYYMM(fromUnixTimestamp64Milli(max(accepted_ms), 'UTC')), '{kind}', project_id, '', 0,
+            toDateTime(intDiv(at_ms, 1000 * {length_s}) * {length_s}, 'UTC') AS start, {keys}, count(),
+            CAST(sumMap([toInt16(ceil(log(duration_ms) / {LN_GAMMA!r}))], [toUInt64(1)]), 'Map(Int16, UInt64)'), {first}
+        FROM ({events}) GROUP BY project_id, start, {keys}"""
+        )
+    return made
+
+
+def receipts_sql(events: str, incarnation: str) -> list[str]:
+    """Return the INSERTs of a receipt a batch, and one a batch and project."""
+    made = []
+    for kind, owner, records in (("receipt", "''", RECORDS), ("project_receipt", "project_id", 0)):
+        by = "kafka_partition, first_offset" + (", project_id" if records == 0 else "")
+        made.append(
+            f"""
+        INSERT INTO usage_windows (batch_month, kind, project_id, incarnation, kafka_partition, window_start, first_offset,
+            first_call, receipts, next_offset, records, events, accepted, newest_record_ms)
+        SELECT toYYYYMM(fromUnixTimestamp64Milli(max(accepted_ms), 'UTC')), '{kind}', {owner}, '{incarnation}', kafka_partition,
+            toDateTime(intDiv(max(accepted_ms), 3600000) * 3600, 'UTC'), first_offset, (9223372036854775807, ''), 1,
+            first_offset + {RECORDS}, {records}, count(), count(), max(accepted_ms)
+        FROM ({events}) GROUP BY {by}"""
+        )
+    return made
+
+
+def fill(store: Client, *, rows: int, incarnation: str, end_ms: int) -> None:
+    """Write the whole history, and say how far it is."""
+    began = time.monotonic()
+    for first in range(0, rows, _ROWS_AT_ONCE):
+        count = min(_ROWS_AT_ONCE, rows - first)
+        events = events_sql(first, count, rows=rows, end_ms=end_ms)
+        statements = [executions_sql(events, incarnation), *sums_sql(events, incarnation), *receipts_sql(events, incarnation)]
+        for statement in statements:
+            store.command(statement, settings={"max_threads": 2, "max_insert_threads": 1, "min_insert_block_size_rows": count})
+        print(f"{first + count:>12,} rows  {time.monotonic() - began:7.0f} s", flush=True)
+
+
+async def _fill_log(kafka: str, offsets: int) -> None:
+    """Put as many records into each partition as receipts prove; nobody will read them, for the group is behind them."""
+    producer = AIOKafkaProducer(bootstrap_servers=kafka, acks="all", linger_ms=5)
+    await producer.start()
+    try:
+        sent = [await producer.send(TOOL_EXECUTIONS, b"-", partition=n % PARTITIONS) for n in range(offsets * PARTITIONS)]
+        await asyncio.gather(*sent)
+    finally:
+        await producer.stop()
+    incarnation, _ = await _log(kafka)
+    plan = Plan(first_offset=offsets - RECORDS, incarnation=incarnation)
+    consumer = AIOKafkaConsumer(bootstrap_servers=kafka, group_id=CONSUMER_GROUP, enable_auto_commit=False)
+    await consumer.start()
+    try:
+        partitions = [TopicPartition(TOOL_EXECUTIONS, number) for number in range(PARTITIONS)]
+        consumer.assign(partitions)
+        await consumer.commit(dict.fromkeys(partitions, (offsets, plan.encode())))
+    finally:
+        await consumer.stop()
+
+
+def merged(store: Client) -> None:
+    """Wait until no merge runs."""
+    while store.query("SELECT count() FROM system.merges").result_rows[0][0]:
+        time.sleep(1)  # the engine tells nobody when it is done
+
+
+def sizes(store: Client) -> Sequence[tuple[str, int, int]]:
+    """Return (table, rows, bytes on disk)."""
+    found = store.query(
+        "SELECT table, sum(rows), sum(bytes_on_disk) FROM system.parts WHERE active AND database = currentDatabase() GROUP BY 1"
+    )
+    return [(str(table), int(rows), int(nbytes)) for table, rows, nbytes in found.result_rows]
+
+
+def seed(folder: Path, rows: int) -> None:
+    """Make a folder with a history that ends now."""
+    assert rows % BATCH_EVENTS_ALL == 0, f"whole batches only: a multiple of {BATCH_EVENTS_ALL}"
+    folder.mkdir(parents=True)
+    pipeline = Pipeline(folder, partitions=PARTITIONS)
+    try:
+        pipeline.start()
+        store = pipeline.store()
+        asyncio.run(_fill_log(pipeline.kafka.address, rows // BATCH_EVENTS_ALL * RECORDS))
+        incarnation, _ = asyncio.run(_log(pipeline.kafka.address))
+        fill(store, rows=rows, incarnation=incarnation, end_ms=time.time_ns() // 1_000_000)
+        merged(store)
+        for table, count, nbytes in sizes(store):
+            print(f"{table:16} {count:>12,} rows  {nbytes / 2**20:>8,.0f} MiB", flush=True)
+        store.close()
+        assert pipeline.clickhouse is not None
+        pipeline.clickhouse.end()
+        pipeline.kafka.stop()
+    finally:
+        pipeline.stop()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--data", type=Path, required=True, help="folder to make; it must not exist")
+    parser.add_argument("--rows", type=int, default=36_000_000)
+    options = parser.parse_args()
+    seed(options.data, options.rows)
+
+
+if __name__ == "__main__":
+    main()
