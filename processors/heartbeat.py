@@ -12,6 +12,7 @@ from typing import Any, Final, Protocol
 from ingest.contract import metrics
 from ingest.contract.errors import LedgerInvariantBroken
 from ingest.contract.logs import logger
+from processors.dedupe import SeenFilter
 from processors.held import Held
 from processors.progress import progress
 
@@ -41,6 +42,9 @@ class Ledger(Protocol):
 
     @property
     def held(self) -> Held: ...
+
+    @property
+    def seen(self) -> SeenFilter | None: ...
 
 
 class Broker(Protocol):
@@ -127,6 +131,8 @@ class Heartbeat:
                     at.next_offset,
                     at.end_offset,
                     datetime.fromtimestamp(at.complete_until_ms / 1000, tz=UTC),
+                    ledger.seen.count if ledger.seen is not None else 0,
+                    datetime.fromtimestamp(ledger.seen.reach_ms / 1000 if ledger.seen is not None else 0, tz=UTC),
                     self._name,
                     datetime.fromtimestamp(reported_ms[partition] / 1000, tz=UTC),
                 )

@@ -61,6 +61,8 @@ _PROGRESS: Final = {
     "next_offset": "UInt64",
     "end_offset": "UInt64",
     "complete_until": "DateTime64(3, 'UTC')",
+    "known_ids": "UInt64",
+    "known_since": "DateTime64(3, 'UTC')",
     "worker": "String",
     "reported_at": "DateTime64(3, 'UTC')",
 }

@@ -97,7 +97,7 @@ async def load(store: ClickHouseStore) -> int:
 
 def heartbeat() -> tuple[object, ...]:
     now = datetime.now(tz=UTC)
-    return ("i", 0, 1, 0, 0, now, "worker", now)
+    return ("i", 0, 1, 0, 0, now, 0, now, "worker", now)
 
 
 @pytest.mark.parametrize("fault", [*UNANSWERED, *REFUSED, *CUT, *STRANGE], ids=lambda fault: f"{fault.how}{fault.code or ''}")

@@ -287,7 +287,7 @@ class FakeStore:
     async def report(self, rows: Sequence[tuple[Any, ...]]) -> None:
         def land() -> None:
             said = self._servers.tables.said
-            for _, partition, _, next_offset, _, complete_until, _, reported_at in rows:
+            for _, partition, _, next_offset, _, complete_until, _, _, _, reported_at in rows:
                 one = Said(
                     next_offset=next_offset,
                     complete_until_ms=round(complete_until.timestamp() * 1000),
