@@ -97,9 +97,9 @@ class ClickHouseStore:
 
     async def proof(self, incarnation: str, partition: int, *, began: int | None) -> Proof | None:
         named = {"kind": tables.KIND_RECEIPT, "incarnation": incarnation, "partition": partition}
-        first, next_offset, newest_record_ms, count, accepted = (
+        first, next_offset, newest_record_ms, count = (
             await self._rows(
-                "SELECT min(first_offset), max(next_offset), max(newest_record_ms), count(), sum(accepted)"
+                "SELECT min(first_offset), max(next_offset), max(newest_record_ms), count()"
                 f" FROM {tables.USAGE_WINDOWS} WHERE {_RECEIPTS_OF_PARTITION}",
                 named,
             )
@@ -120,16 +120,21 @@ class ClickHouseStore:
             began = first
         elif began < first:
             holes.insert(0, (began, first))
-        agrees = not holes or accepted == await self._calls_of_partition(incarnation, partition)
-        return Proof(began=began, next_offset=next_offset, newest_record_ms=newest_record_ms, holes=tuple(holes), agrees=agrees)
-
-    async def _calls_of_partition(self, incarnation: str, partition: int) -> int:
-        rows = await self._rows(
-            f"SELECT sum(calls) FROM {tables.USAGE_WINDOWS} WHERE kind = {{kind:String}}"
-            " AND incarnation = {incarnation:String} AND kafka_partition = {partition:UInt32}",
-            {"kind": tables.KIND_TOOL_MINUTE, "incarnation": incarnation, "partition": partition},
+        return Proof(
+            began=began,
+            next_offset=next_offset,
+            newest_record_ms=newest_record_ms,
+            holes=tuple(holes),
+            agrees=not holes or await self._agrees(),
         )
-        return int(rows[0][0])
+
+    async def _agrees(self) -> bool:
+        """Tell whether the sums hold as many calls as all receipts together accepted; asked at once, so batches count whole."""
+        rows = await self._rows(
+            f"SELECT sumIf(calls, kind = '{tables.KIND_TOOL_MINUTE}') = sumIf(accepted, kind = '{tables.KIND_RECEIPT}')"
+            f" FROM {tables.USAGE_WINDOWS} WHERE kind IN ('{tables.KIND_TOOL_MINUTE}', '{tables.KIND_RECEIPT}')"
+        )
+        return bool(rows[0][0])
 
     async def proved(self, incarnation: str) -> dict[int, int]:
         rows = await self._rows(

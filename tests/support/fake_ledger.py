@@ -249,13 +249,13 @@ class FakeStore:
                 if row["first_offset"] > reached:
                     holes.append((reached, row["first_offset"]))
                 reached = max(reached, row["next_offset"])
-            calls = sum(row["calls"] for row in tables.usage if row["kind"] == "tool_minute" and row["partition"] == partition)
+            calls = sum(row["calls"] for row in tables.usage if row["kind"] == "tool_minute")
             return Proof(
                 began=found[0]["first_offset"] if began is None else began,
                 next_offset=reached,
                 newest_record_ms=max(row["newest_record_ms"] for row in found),
                 holes=tuple(holes),
-                agrees=calls == sum(row["accepted"] for row in found),
+                agrees=calls == sum(row["accepted"] for row in tables.receipts if row["kind"] == "receipt"),
             )
 
         proof: Proof | None = await self._servers.call(self._worker, "proof", look)
@@ -362,7 +362,7 @@ class FakeStore:
 
     async def write_usage(self, prepared: Prepared) -> None:
         batch = prepared.batch
-        usage = [{**row, "partition": batch.partition} for row in prepared.usage.to_dicts()]
+        usage = prepared.usage.to_dicts()
         receipts = [
             {**row, "partition": batch.partition, "first_offset": batch.first_offset} for row in prepared.receipt.to_dicts()
         ]
