@@ -45,7 +45,7 @@ _BUSY_FETCH_S: Final = 0.05
 _COMMIT_PAUSE_S: Final = 0.1
 _FINISH_S: Final = 5.0
 # Offsets without records (marks of transactions, aborted records, what retention took) are proved after so long alone.
-_HOLLOW_S: Final = 1.0
+_HOLLOW_S: Final = 0.25
 _READ_UNCOMMITTED: Final = 0
 
 
@@ -381,7 +381,9 @@ class RunConsumer(stock.Consumer):  # type: ignore[misc]
                 return {}
             return {}
         busy = len(wanted) < len(self._next)
-        fetched, positions = await self.thread.fetch(wanted, _BUSY_FETCH_S if busy else timeout)
+        fetched, positions = await self.thread.fetch(
+            wanted, _BUSY_FETCH_S if busy else _HOLLOW_S if self._hollow_since else timeout
+        )
         generation = self.app.consumer_generation_id
         if turn != self._turn:
             return {}

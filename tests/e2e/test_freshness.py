@@ -20,6 +20,7 @@ pytestmark = pytest.mark.real
 
 _PROJECT = "demo"
 _SECONDS = 24.0
+_QUIET_S = 6.0  # at first there are transactions alone
 _IDLE = 3  # this partition gets nothing but strays
 
 
@@ -43,7 +44,7 @@ class Sender:
 
     async def run(self, seconds: float) -> None:
         end = time.monotonic() + seconds
-        await asyncio.gather(self._singles(end), self._transactions(end))
+        await asyncio.gather(self._singles(end, after_s=_QUIET_S), self._transactions(end))
 
     def _event(self, chance: random.Random, *, home: bool) -> tuple[str, bytes, int]:
         while True:
@@ -57,7 +58,8 @@ class Sender:
         event = {"id": event_id, "tool_slug": "GMAIL_SEND", "status": "success", "duration_ms": 1}
         return event_id, json.dumps(event).encode(), partition
 
-    async def _singles(self, end: float) -> None:
+    async def _singles(self, end: float, *, after_s: float) -> None:
+        await asyncio.sleep(after_s)
         chance = random.Random(1)
         async with AIOKafkaProducer(bootstrap_servers=self._pipeline.kafka.address, acks="all") as producer:
             while time.monotonic() < end:
@@ -71,9 +73,9 @@ class Sender:
         async with producer:
             while time.monotonic() < end:
                 async with producer.transaction():
-                    for _ in range(3):
-                        await self._send(producer, chance, home=True)
-                        await asyncio.sleep(0.3)
+                    await self._send(producer, chance, home=True)
+                    await asyncio.sleep(1.5)
+                await asyncio.sleep(1)
 
     async def _send(self, producer: AIOKafkaProducer, chance: random.Random, *, home: bool) -> None:
         event_id, value, partition = self._event(chance, home=home)
@@ -110,7 +112,7 @@ class Reader:
 
 async def _night(pipeline: Pipeline) -> None:
     """A worker dies and its partitions have no owner for a while; another one sleeps longer than the group waits for it."""
-    await asyncio.sleep(_SECONDS / 6)
+    await asyncio.sleep(_QUIET_S)
     pipeline.workers[0].end(signal.SIGKILL)
     await asyncio.sleep(_SECONDS / 6)
     pipeline.start_worker()
