@@ -81,6 +81,32 @@ def test_what_clickhouse_says_is_passed_on(outages: Outages) -> None:
     assert outages.membership() == before
 
 
+def test_a_token_that_clickhouse_remembers_of_what_it_has_not_is_not_believed(outages: Outages) -> None:
+    """Killed at the wrong moment ClickHouse knows the token of a block it never got to keep, and refuses it for a duplicate.
+
+    That moment, between its record of the token and the part itself, cannot be hit at will. So the tokens of batches in work are
+    used up by rows that go again: what is left then is the same.
+    """
+    pipeline, known = outages.pipeline, len(outages.said("batch_interrupted"))
+    with outages.proxy.broken(Fault(how="refuse")):
+        outages.send("remembered")
+        pipeline.send_records([(b'{"rubbish": 1}', partition) for partition in range(pipeline.partitions)])
+        interrupted = eventually(
+            "batches are in work", lambda: [line["token"] for line in outages.said("batch_interrupted")[known:]]
+        )
+        month = pipeline.rows("SELECT max(batch_month) FROM tool_executions")[0][0]
+        for table, column in (("tool_executions", "id"), ("usage_windows", "kind"), ("dead_letters", "reason")):
+            for token in interrupted:
+                pipeline.rows(
+                    f"INSERT INTO {table} (batch_month, {column}) SETTINGS insert_deduplication_token = '{token}'"
+                    f" VALUES ({month}, 'never')"
+                )
+            pipeline.rows(f"ALTER TABLE {table} DELETE WHERE {column} = 'never' SETTINGS mutations_sync = 2")
+        claimed = outages.claimed()
+    outages.all_caught_up("remembered", claimed)
+    assert len(outages.said("token_renewed")) >= len(interrupted)
+
+
 def test_an_outage_may_last_longer_than_the_session_timeout(outages: Outages) -> None:
     """Heartbeats go on while nothing is consumed: after two session timeouts the same member goes on where it stood."""
     before = outages.membership()
