@@ -1,16 +1,18 @@
 """Kafka away, its group or its records gone: the worker goes on by itself, counts exactly, and tells what is lost for good."""
 
+import contextlib
 import json
 import random
 import signal
 import string
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from ingest.contract.partitioning import event_key, home_partition
+from tests.e2e.test_ledger_crashes import recorded
 from tests.support import kafka_admin
 from tests.support.faulty_clickhouse import Fault
 from tests.support.outages import Outages
@@ -110,12 +112,76 @@ def test_a_group_whose_offsets_expired_is_found_again_in_the_receipts(outages: O
     settled_exactly(outages)
 
 
-def planned_and_killed(outages: Outages, salt: str) -> None:
+def test_records_that_retention_took_unread_are_on_record(outages: Outages) -> None:
+    """Gone while no worker runs, below a batch half written, and under a live one that lags: it goes on, and says what is lost."""
+    kafka = outages.pipeline.kafka.address
+    assert outages.worker is not None
+    outages.worker.end()
+    send_singles(outages, "stopped")
+    took = {partition: next_offset + 3 for partition, next_offset in proved(outages).items()}
+    with losing(outages, "stopped"):
+        kafka_admin.delete_records(kafka, took)
+        outages.start_worker()
+    assert {(line["partition"], line["next_offset"]) for line in outages.said("records_lost_to_retention")} == set(took.items())
+    assert outages.metric("toolledger_ledger_gap_records_total") == 3 * outages.pipeline.partitions
+
+    with losing(outages, "half"):
+        planned_and_killed(outages, "half", send=send_singles)
+        kafka_admin.delete_records(kafka, everything(outages))
+        outages.start_worker()
+
+    waves = [f"wave{number}" for number in range(8)]
+    with losing(outages, *waves), outages.proxy.broken(Fault(how="refuse")):
+        for salt in waves:
+            # One run is in work, one waits, one answer is fetched ahead: what comes behind is in Kafka only.
+            send_singles(outages, salt)
+        kafka_admin.delete_records(kafka, everything(outages))
+    outages.send("after")
+    settled_exactly(outages)
+
+
+@contextlib.contextmanager
+def losing(outages: Outages, *salts: str) -> Iterator[None]:
+    """What is sent in the block, one event a record, is then either accepted or lost on record, and some of it is lost."""
+    began = lost(outages)
+    yield
+    outages.pipeline.settled()
+    eventually("the worker is ready again", lambda: outages.reasons() == [])
+    report = outages.pipeline.settled()
+    assert {finding.kind for finding in report.findings} <= {"lost_to_retention"}
+    assert report.accepted == report.rows == report.calls
+    gone = lost(outages) - began
+    assert gone > 0
+    assert report.accepted - outages.sent + gone == SINGLES * len(salts)
+    outages.sent = report.accepted
+
+
+SINGLES = 40
+
+
+def send_singles(outages: Outages, salt: str) -> None:
+    outages.pipeline.send(recorded(SINGLES, salt=salt), pack=1)
+
+
+def everything(outages: Outages) -> dict[int, int]:
+    return dict.fromkeys(range(outages.pipeline.partitions), kafka_admin.TO_THE_END)
+
+
+def lost(outages: Outages) -> int:
+    return int(outages.pipeline.rows("SELECT sum(lost) FROM usage_windows WHERE kind = 'receipt' AND project_id = ''")[0][0])
+
+
+def proved(outages: Outages) -> dict[int, int]:
+    query = "SELECT kafka_partition, max(next_offset) FROM usage_windows WHERE kind = 'receipt' AND project_id = '' GROUP BY 1"
+    return dict(outages.pipeline.rows(query))
+
+
+def planned_and_killed(outages: Outages, salt: str, *, send: Callable[[Outages, str], None] = Outages.send) -> None:
     """Leave batches planned, their rows written and their receipts not, and no worker."""
     assert outages.worker is not None
     outages.worker.end()
     victim = outages.start_worker(TOOLLEDGER_FAULT="executions")
-    outages.send(salt)
+    send(outages, salt)
     eventually("the worker dies behind its executions", lambda: not victim.alive)
 
 
@@ -139,3 +205,32 @@ def test_a_stray_too_large_for_its_home_is_told_and_waits(outages: Outages) -> N
     outages.sent += 1
     settled_exactly(outages)
     assert outages.pipeline.rows("SELECT kafka_partition FROM tool_executions WHERE id = 'stray-0'") == [(home,)]
+
+
+def test_a_topic_made_anew_under_a_live_worker_starts_over(outages: Outages) -> None:
+    """Deleted and made again within a second, with more records and with fewer: each counts once, in its own topic."""
+    kafka, pipeline = outages.pipeline.kafka.address, outages.pipeline
+    for salt, count in (("anew-more", 200), ("anew-fewer", 20)):
+        kafka_admin.make_anew(kafka, partitions=pipeline.partitions)
+        outages.pipeline.send(recorded(count, salt=salt), pack=1)
+        outages.sent += count
+        written = f"SELECT count() FROM tool_executions WHERE startsWith(id, '{salt}-')"
+        # Going on would miscount, so the worker ends; who started it starts it again.
+        eventually(
+            "the new topic's records are written",
+            lambda written=written, count=count: revived(outages) and pipeline.rows(written)[0][0] == count,
+        )
+        report = pipeline.settled()
+        assert report.findings == ()
+        # Receipts are the new topic's only; logs and usage hold what came before too.
+        assert (report.accepted, report.rows) == (count, count)
+        assert pipeline.rows("SELECT count(), uniqExact(id) FROM tool_executions")[0] == (outages.sent, outages.sent)
+        assert report.calls == outages.sent
+
+
+def revived(outages: Outages) -> bool:
+    """Start the worker again if it has ended, as a supervisor does."""
+    assert outages.worker is not None
+    if not outages.worker.alive:
+        outages.start_worker(ready=False)
+    return True

@@ -84,8 +84,8 @@ def test_what_clickhouse_says_is_passed_on(outages: Outages) -> None:
 def test_a_token_that_clickhouse_remembers_of_what_it_has_not_is_not_believed(outages: Outages) -> None:
     """Killed at the wrong moment ClickHouse knows the token of a block it never got to keep, and refuses it for a duplicate.
 
-    That moment, between its record of the token and the part itself, cannot be hit at will. So the tokens of batches in work are
-    used up by rows that go again: what is left then is the same.
+    That moment, between its record of the token and the part itself, cannot be hit at will. So the tokens of batches in work
+    are used up by rows that go again: what is left then is the same.
     """
     pipeline, known = outages.pipeline, len(outages.said("batch_interrupted"))
     with outages.proxy.broken(Fault(how="refuse")):

@@ -15,6 +15,9 @@ from ingest.contract.topics import CONSUMER_GROUP, TOOL_EXECUTIONS, topics
 
 T = TypeVar("T")
 
+# As an offset of `delete_records`: all there is.
+TO_THE_END = -1
+
 
 def _run(kafka: str, work: Callable[[AIOKafkaAdminClient], Awaitable[T]]) -> T:
     async def connected() -> T:
