@@ -113,7 +113,7 @@ def test_a_group_whose_offsets_expired_is_found_again_in_the_receipts(outages: O
 
 
 def test_records_that_retention_took_unread_are_on_record(outages: Outages) -> None:
-    """Gone while no worker runs, below a batch half written, and under a live one that lags: it goes on, and says what is lost."""
+    """Gone while no worker runs, below a batch half written, under a live one that lags: it goes on, and tells what is lost."""
     kafka = outages.pipeline.kafka.address
     assert outages.worker is not None
     outages.worker.end()
