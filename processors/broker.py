@@ -73,6 +73,9 @@ class KafkaBroker:
                 self._topic_at = time.monotonic()
             return self._topic
 
+    async def barrier(self, generation: int) -> bool:
+        return await self._consumer().thread.barrier(generation)
+
     async def committed(self, partitions: Sequence[int]) -> dict[int, Committed]:
         found = await self._consumer().thread.committed({TP(TOOL_EXECUTIONS, number) for number in partitions})
         return {tp.partition: committed for tp, committed in found.items()}

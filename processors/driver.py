@@ -32,6 +32,7 @@ from faust.types import TP
 
 from ingest.contract.incarnation import topic_incarnation
 from ingest.contract.logs import logger
+from ingest.contract.topics import CONTROL
 from processors.decode import Record
 from processors.group_offsets import committed_offsets
 
@@ -200,6 +201,17 @@ class RunThread(stock.AIOKafkaConsumerThread):  # type: ignore[misc]
             False if the group has moved on; then nothing was committed.
         """
         return await self._there(self._plan(partition, offset, metadata, generation))
+
+    async def barrier(self, generation: int) -> bool:
+        """See that what the group reads of its offsets from now on is no older than this moment.
+
+        A coordinator that has just taken over may answer with offsets as of before the last commits. One commit of our own, on
+        a partition that nobody reads by the group, has it catch up; it is fenced as every commit is.
+
+        Returns:
+            False if the group has moved on.
+        """
+        return await self.plan(TP(CONTROL, 0), 0, "barrier", generation)
 
     async def _plan(self, partition: TP, offset: int, metadata: str, generation: int) -> bool:
         # The stock commit takes the generation at sending, which may be a newer one than the batch was fetched under.

@@ -127,6 +127,9 @@ class PartitionLedger:
         async with self._lock:
             self._generation = generation
             self._incarnation, self._partitions = incarnation, partitions
+            if not await self._broker.barrier(generation):
+                self.suspend()
+                raise AbandonedError
             found = await self._find()
             opening = decide(found)
             proof, plan = found.proof, found.plan

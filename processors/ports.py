@@ -20,6 +20,9 @@ class Broker(Protocol):
     async def topic(self) -> tuple[str, int]:
         """Return the topic's incarnation and its number of partitions, as of a moment ago."""
 
+    async def barrier(self, generation: int) -> bool:
+        """See that offsets read from now on are no older than this moment; False if the group has moved on."""
+
     async def committed(self, partitions: Sequence[int]) -> Mapping[int, Committed]:
         """Return the group's offsets and their metadata, of those partitions that have any."""
 

@@ -14,7 +14,7 @@ from tests.support.ledger_history import History, run_virtually
 # What happens every night.
 COMMON = (
     "progress", "progress", "progress", "progress", "done", "produce", "stray", "beat", "refused", "answer_lost", "delayed",
-    "land", "start", "crash", "unheard", "rebalance", "grow",
+    "land", "start", "crash", "unheard", "rebalance", "grow", "failover",
 )  # fmt: skip
 # What makes an answer less complete than it looks: events away from home, and partitions that are at different points.
 SPREAD = (

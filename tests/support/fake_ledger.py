@@ -106,6 +106,9 @@ class Servers:
         self.generation = 0
         self.members: set[str] = set()
         self.commits: dict[int, Committed] = {}
+        self.former: dict[int, Committed] = {}
+        # What a coordinator that has just taken over shows, until the next commit.
+        self.shown: dict[int, Committed] | None = None
         self.tables = Tables()
         self.pending: list[Call] = []
         self.grown = asyncio.Event()
@@ -160,6 +163,17 @@ class FakeBroker:
     def __init__(self, servers: Servers, worker: Caller) -> None:
         self._servers, self._worker = servers, worker
 
+    async def barrier(self, generation: int) -> bool:
+        servers, worker = self._servers, self._worker
+
+        def commit() -> bool:
+            if worker.name not in servers.members or generation != servers.generation:
+                return False
+            servers.shown = None
+            return True
+
+        return bool(await servers.call(worker, "barrier", commit, None))
+
     async def topic(self) -> tuple[str, int]:
         found: tuple[str, int] = await self._servers.call(
             self._worker, "topic", lambda: (INCARNATION, len(self._servers.logs)), None
@@ -175,7 +189,7 @@ class FakeBroker:
 
     async def committed(self, partitions: Sequence[int]) -> dict[int, Committed]:
         def look() -> dict[int, Committed]:
-            commits = self._servers.commits
+            commits = self._servers.commits if self._servers.shown is None else self._servers.shown
             return {partition: commits[partition] for partition in partitions if partition in commits}
 
         found: dict[int, Committed] = await self._servers.call(self._worker, "committed", look, None)
@@ -188,6 +202,9 @@ class FakeBroker:
             # As Kafka: a member of this very generation may commit any partition.
             if worker.name not in servers.members or generation != servers.generation:
                 return False
+            servers.shown = None
+            if partition in servers.commits:
+                servers.former[partition] = servers.commits[partition]
             servers.commits[partition] = Committed(offset=offset, metadata=metadata)
             return True
 

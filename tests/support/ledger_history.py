@@ -475,6 +475,20 @@ class History:
         event["id"] = f"e{self._tape.choose(self._made)}" if choice % 3 == 2 else f"e{self._made}"
         return event
 
+    def _step_failover(self) -> None:
+        """Another coordinator takes over and does not show the last commit of a partition yet."""
+        servers = self.servers
+        if servers.commits:
+            partition = self._tape.choose(len(servers.logs))
+            servers.shown = {**servers.commits}
+            if partition in servers.former:
+                servers.shown[partition] = servers.former[partition]
+            else:
+                servers.shown.pop(partition, None)
+            self._say(f"failover: {servers.shown.get(partition)} of partition {partition} is shown")
+            self._begin_rebalance()
+            self._complete_rebalance()
+
     def _step_grow(self) -> None:
         """The topic gets another partition; the group learns of it with its next rebalance."""
         if len(self.servers.logs) < 4:
