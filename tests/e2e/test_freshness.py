@@ -145,7 +145,7 @@ def test_what_is_called_complete_is_complete(pipeline: Pipeline) -> None:
         missing = [event_id for event_id, at_ms in sender.accepted.items() if at_ms < until_ms and event_id not in there]
         assert missing == [], (until_ms, len(missing), missing[:3])
     seen = sorted({until_ms for until_ms, _ in reader.samples})
-    assert len(seen) > 10, "it moves on meanwhile"
+    assert len(seen) > 4, "it moves on meanwhile"
     report = pipeline.settled()
     assert report.findings == ()
     assert (report.accepted, report.rows, report.calls) == (len(sender.accepted),) * 3

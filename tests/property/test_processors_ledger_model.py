@@ -38,6 +38,8 @@ STOPPED = (
 )  # fmt: skip
 
 
+# Another coordinator takes over and shows offsets of a moment ago.
+FAILOVER = ("progress", "progress", "done", "done", "produce", "failover", "delayed", "land")
 # ClickHouse comes back older under workers that go on.
 LIVE = (*COMMON, "backup", "restore")
 
@@ -63,6 +65,13 @@ def test_every_event_counts_once_whatever_happens(partitions: int, choices: byte
 def test_what_is_called_complete_is_complete(choices: bytes) -> None:
     """At any moment, everything accepted before the time that heartbeats vouch for is there, strays under way included."""
     happens(choices, partitions=2, steps=SPREAD)
+
+
+@settings(max_examples=250, deadline=None, suppress_health_check=list(HealthCheck))
+@given(choices=st.binary(max_size=160))
+def test_offsets_of_a_moment_ago_are_not_believed(choices: bytes) -> None:
+    """A plan that the coordinator does not show yet is recovered all the same."""
+    happens(choices, partitions=1, steps=FAILOVER)
 
 
 @settings(max_examples=250, deadline=None, suppress_health_check=list(HealthCheck))
