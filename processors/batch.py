@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from ingest.contract.partitioning import event_key, home_partitions
 from processors.decode import DeadLetter, Decoded, Record, decode
 from processors.dedupe import SeenFilter, Suspects, id_hashes, suspects
+from processors.late import late_at
 from processors.rows import batch_month, content_hash, execution_rows
 from processors.usage import COUNTS, NEEDED, receipt_rows, rollup
 
@@ -38,6 +39,8 @@ class Batch:
     rewind: int = 0
     lost: int = 0
     planned_month: int = 0
+    # The latest record time in the partition before this batch, 0 where nothing was before.
+    newest_before_ms: int = 0
 
     @property
     def token(self) -> str:
@@ -123,7 +126,13 @@ def _events_in(record: Record) -> int:
 
 
 def _part(batch: Batch, start: int, end: int, first_offset: int, next_offset: int) -> Batch:
-    return replace(batch, first_offset=first_offset, next_offset=next_offset, records=batch.records[start:end])
+    return replace(
+        batch,
+        first_offset=first_offset,
+        next_offset=next_offset,
+        records=batch.records[start:end],
+        newest_before_ms=max([batch.newest_before_ms, *(record.timestamp_ms for record in batch.records[:start])]),
+    )
 
 
 def read(batch: Batch, *, seen: SeenFilter) -> Candidates:
@@ -159,12 +168,15 @@ def read(batch: Batch, *, seen: SeenFilter) -> Candidates:
     )
 
 
-def settle(candidates: Candidates, *, known: Mapping[int, int], stores_payload: Callable[[str], bool]) -> Prepared:
+def settle(
+    candidates: Candidates, *, known: Mapping[int, int], stores_payload: Callable[[str], bool], window_close_ms: int
+) -> Prepared:
     """Build what a batch writes.
 
     Args:
         known: place in the batch -> content hash stored under that id.
         stores_payload: whether a project keeps request and response.
+        window_close_ms: how long after its end a window of usage closes.
     """
     batch, decoded = candidates.batch, candidates.decoded
     accepted = [place for place in candidates.firsts.tolist() if place not in known]
@@ -186,6 +198,15 @@ def settle(candidates: Candidates, *, known: Mapping[int, int], stores_payload: 
             "rewind": batch.rewind,
         },
         stores_payload=stores_payload,
+    )
+    executions = executions.with_columns(
+        late_at(
+            executions,
+            records=batch.records,
+            newest_before_ms=batch.newest_before_ms,
+            newest_record_ms=decoded.newest_record_ms,
+            close_ms=window_close_ms,
+        )
     )
     conflicts = _conflicts(candidates, known)
     projects = _count(candidates, accepted, known, conflicts)

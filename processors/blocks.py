@@ -9,7 +9,7 @@ from typing import Final
 import polars as pl
 import pyarrow as pa
 
-from ingest.contract.tables import NO_FIRST_CALL
+from ingest.contract.tables import KIND_CORRECTION, NO_FIRST_CALL
 from ingest.contract.topics import TOOL_EXECUTIONS
 from processors.batch import Batch, Prepared
 from processors.usage import COUNTS, DIMENSIONS
@@ -26,12 +26,12 @@ def usage_block(prepared: Prepared) -> bytes:
     """Return the ONE block of a batch for `usage_windows`: its sums and its receipt."""
     batch, usage, receipt = prepared.batch, prepared.usage, prepared.receipt
     zeros = [pl.lit(0, dtype=pl.UInt64).alias(name) for name in _RECEIPT]
+    # Sums of all partitions merge; corrections and receipts stay those of their own.
+    own = pl.when(pl.col("kind") == KIND_CORRECTION)
     sums = usage.with_columns(
         *zeros,
-        pl.lit(0, dtype=pl.Int64).alias("newest_record_ms"),
-        pl.lit(0, dtype=pl.UInt64).alias("first_offset"),
-        pl.lit("").alias("incarnation"),
-        pl.lit(0, dtype=pl.UInt32).alias("kafka_partition"),
+        own.then(pl.lit(batch.incarnation)).otherwise(pl.lit("")).alias("incarnation"),
+        own.then(pl.lit(batch.partition, dtype=pl.UInt32)).otherwise(pl.lit(0, dtype=pl.UInt32)).alias("kafka_partition"),
     )
     proof = receipt.with_columns(
         *[pl.lit("").alias(name) for name in DIMENSIONS],

@@ -199,6 +199,7 @@ class PartitionLedger:
             records=records,
             rewind=self._rewind,
             planned_month=0 if records else batch_month(self.newest_record_ms or self._now_ms()),
+            newest_before_ms=self.newest_record_ms,
         )
 
     # Writing.
@@ -343,6 +344,11 @@ class PartitionLedger:
     async def _read(self, first_offset: int, next_offset: int) -> Sequence[Record]:
         return await self._writer.until_done("read", lambda: self._broker.read(self.partition, first_offset, next_offset))
 
+    async def _newest_below(self, offset: int) -> int:
+        return await self._writer.until_done(
+            "open", lambda: self._store.newest_below(self._incarnation, self.partition, offset)
+        )
+
     async def _fill(self, found: Found, opening: Opening, generation: int) -> None:
         """Write the holes between receipts again, as far as Kafka still has them."""
         if found.proof is not None and not found.proof.agrees:
@@ -357,7 +363,9 @@ class PartitionLedger:
             if lost_end < next_offset:
                 await self._remove(lost_end, next_offset, expected=False)
                 records = await self._read(lost_end, next_offset)
-                whole = self._batch(lost_end, next_offset, records)
+                # The partition's time as it was then: what was in time must not be late now.
+                newest_ms = await self._newest_below(lost_end)
+                whole = replace(self._batch(lost_end, next_offset, records), newest_before_ms=newest_ms)
                 for batch in split(whole, events_max=self._limits.batch_events, bytes_max=self._limits.batch_bytes):
                     await self._fill_one(batch, generation)
 

@@ -63,6 +63,9 @@ class Store(Protocol):
     async def proved(self, incarnation: str) -> Mapping[int, int]:
         """Return the next offset of the last receipt of each partition that has one."""
 
+    async def newest_below(self, incarnation: str, partition: int, offset: int) -> int:
+        """Return the latest record time that receipts of batches below an offset cover, 0 where there is none."""
+
     async def receipted(self, batch: Batch) -> bool:
         """Tell whether the receipt of a batch is there."""
 

@@ -184,6 +184,7 @@ class WorkerService:
                 batch_bytes=settings.batch_bytes,
                 retry_ms_max=settings.retry_ms_max,
                 dedupe_bytes=settings.dedupe_bytes // max(1, self._partitions),
+                window_close_ms=settings.window_close_ms,
             ),
             stores_payload=lambda project: self._control.access.rules_of(project).store_payloads,
             in_thread=self._in_thread,

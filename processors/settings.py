@@ -21,5 +21,6 @@ class WorkerSettings(CommonSettings):
     retry_ms_max: int = Field(default=5_000, ge=100, description="longest pause between two tries")
     clock_skew_ms: int = Field(default=100, ge=0, description="how far this clock may be ahead of the broker's")
     progress_ms: int = Field(default=1_000, ge=50, description="how often freshness is reported")
+    window_close_ms: int = Field(default=300_000, ge=0, description="an hour of usage closes so long after its end")
     dedupe_horizon_ms: int = Field(default=7 * 24 * 3_600_000, ge=60_000, description="how long an id is known for sure")
     dedupe_bytes: int = Field(default=200 * 1024 * 1024, ge=1024 * 1024, description="memory of the filter of known ids")

@@ -27,7 +27,7 @@ from processors.dedupe import SeenFilter
 from processors.heartbeat import Said
 from processors.known_ids import Loader
 from processors.opening import Proof
-from processors.usage import NEEDED
+from processors.usage import NEEDED, NEEDED_TYPES
 
 T = TypeVar("T")
 
@@ -144,6 +144,14 @@ class ClickHouseStore:
         )
         return {partition: next_offset for partition, next_offset in rows}
 
+    async def newest_below(self, incarnation: str, partition: int, offset: int) -> int:
+        rows = await self._rows(
+            f"SELECT max(newest_record_ms) FROM {tables.USAGE_WINDOWS} WHERE {_RECEIPTS_OF_PARTITION}"
+            " AND first_offset < {offset:UInt64}",
+            {"kind": tables.KIND_RECEIPT, "incarnation": incarnation, "partition": partition, "offset": offset},
+        )
+        return int(rows[0][0])
+
     async def receipted(self, batch: Batch) -> bool:
         rows = await self._rows(
             f"SELECT count() FROM {tables.USAGE_WINDOWS} WHERE {_RECEIPTS_OF_PARTITION} AND batch_month = {{month:UInt32}}"
@@ -162,8 +170,7 @@ class ClickHouseStore:
             " AND kafka_partition = {partition:UInt32} AND first_offset = {first:UInt64} AND kafka_offset < {next:UInt64}",
             _range(batch),
         )
-        kinds = {name: pl.String for name in NEEDED} | {"timestamp": pl.Int64, "duration_ms": pl.Float64}
-        frame = pl.DataFrame(rows, schema=kinds, orient="row")
+        frame = pl.DataFrame(rows, schema=NEEDED_TYPES, orient="row")
         return frame.with_columns(pl.col("timestamp").cast(pl.Datetime("ms", "UTC")))
 
     async def landed_dead_letters(self, batch: Batch) -> dict[str, int]:

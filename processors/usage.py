@@ -1,4 +1,4 @@
-"""From rows of `tool_executions` to rows of `usage_windows`: sums by window, in three grains. Pure.
+"""From rows of `tool_executions` to rows of `usage_windows`: sums by window, in three grains, and corrections. Pure.
 
 The same rows give the same sums whatever their order and however they are parted into batches; that, and the one block they
 share with the receipt, is why logs and usage agree.
@@ -10,6 +10,7 @@ import polars as pl
 
 from ingest.contract.sketch import LN_GAMMA, TINY_MS, ZERO_BUCKET
 from ingest.contract.tables import (
+    KIND_CORRECTION,
     KIND_PROJECT_RECEIPT,
     KIND_RECEIPT,
     KIND_SESSION_HOUR,
@@ -17,6 +18,7 @@ from ingest.contract.tables import (
     KIND_USER_HOUR,
     NO_FIRST_CALL,
 )
+from processors.late import IN_TIME, corrections
 
 _BASE: Final = ("tool_slug", "toolkit_slug", "status", "failure_class")
 # kind -> (length of its window in ms, what it is keyed by beside project and window)
@@ -28,8 +30,15 @@ KINDS: Final = {
 # What a rollup needs of a row; what recovery reads back.
 NEEDED: Final = (
     "project_id", "timestamp", "id", "tool_slug", "toolkit_slug", "status", "failure_class", "duration_ms", "user_id",
-    "session_id", "connected_account_id",
+    "session_id", "connected_account_id", "kafka_offset", "late_at_ms",
 )  # fmt: skip
+# Their types as they are read back, the timestamp in epoch ms.
+NEEDED_TYPES: Final = {name: pl.String() for name in NEEDED} | {
+    "timestamp": pl.Int64(),
+    "duration_ms": pl.Float64(),
+    "kafka_offset": pl.UInt64(),
+    "late_at_ms": pl.Int64(),
+}
 COUNTS: Final = ("records", "events", "accepted", "duplicates", "conflicts", "dead_letters", "forwarded", "lost")
 
 DIMENSIONS: Final = (*_BASE, "user_id", "connected_account_id", "session_id")
@@ -48,12 +57,15 @@ def rollup(rows: pl.DataFrame) -> pl.DataFrame:
         rows: at least the columns NEEDED; `timestamp` as Datetime in ms.
 
     Returns:
-        kind, project_id, window_start (epoch s), DIMENSIONS, calls, durations (list of {key, value}), first_ms, first_id.
+        kind, project_id, window_start (epoch s), DIMENSIONS, calls, durations (list of {key, value}), first_ms, first_id,
+        newest_record_ms and first_offset (both 0 but of corrections).
     """
     narrow = rows.select(
         "project_id",
         *DIMENSIONS,
         "id",
+        "kafka_offset",
+        "late_at_ms",
         pl.col("timestamp").cast(pl.Int64).alias("at_ms"),
         pl.when(pl.col("duration_ms") < TINY_MS)
         .then(pl.lit(ZERO_BUCKET, dtype=pl.Int64))
@@ -61,7 +73,10 @@ def rollup(rows: pl.DataFrame) -> pl.DataFrame:
         .cast(pl.Int16)
         .alias("bucket"),
     )
-    return pl.concat([_kind(narrow, kind, length_ms, list(keys)) for kind, (length_ms, keys) in KINDS.items()])
+    parts = [_kind(narrow, kind, length_ms, list(keys)) for kind, (length_ms, keys) in KINDS.items()]
+    if (narrow["late_at_ms"] != IN_TIME).any():
+        parts.append(_corrections(narrow))
+    return pl.concat(parts)
 
 
 def _kind(rows: pl.DataFrame, kind: str, length_ms: int, keys: list[str]) -> pl.DataFrame:
@@ -87,16 +102,34 @@ def _kind(rows: pl.DataFrame, kind: str, length_ms: int, keys: list[str]) -> pl.
             pl.lit(NO_FIRST_CALL[0], dtype=pl.Int64).alias("first_ms"), pl.lit(NO_FIRST_CALL[1]).alias("first_id")
         )
     absent = [pl.lit("").alias(name) for name in DIMENSIONS if name not in keys]
-    return sums.with_columns(pl.lit(kind).alias("kind"), *absent).select(
-        "kind",
-        "project_id",
-        "window_start",
-        *DIMENSIONS,
-        "calls",
-        pl.col("durations").cast(_SKETCH),
-        "first_ms",
-        "first_id",
+    return sums.with_columns(
+        pl.lit(kind).alias("kind"),
+        *absent,
+        pl.lit(0, dtype=pl.Int64).alias("newest_record_ms"),
+        pl.lit(0, dtype=pl.UInt64).alias("first_offset"),
+    ).select(_columns())
+
+
+def _corrections(rows: pl.DataFrame) -> pl.DataFrame:
+    # Calls are settled, and failures among them by their status; percentiles are not, so a correction holds no sketch.
+    return (
+        corrections(rows, by=DIMENSIONS)
+        .with_columns(
+            pl.lit(KIND_CORRECTION).alias("kind"),
+            pl.lit([], dtype=_SKETCH).alias("durations"),
+            pl.lit(NO_FIRST_CALL[0], dtype=pl.Int64).alias("first_ms"),
+            pl.lit(NO_FIRST_CALL[1]).alias("first_id"),
+        )
+        .select(_columns())
     )
+
+
+def _columns() -> list[pl.Expr]:
+    return [
+        *map(pl.col, ("kind", "project_id", "window_start", *DIMENSIONS, "calls")),
+        pl.col("durations").cast(_SKETCH),
+        *map(pl.col, ("first_ms", "first_id", "newest_record_ms", "first_offset")),
+    ]
 
 
 def receipt_rows(

@@ -34,6 +34,8 @@ class Limits:
     batch_bytes: int
     retry_ms_max: int
     dedupe_bytes: int
+    # How long after its end an hour of usage closes.
+    window_close_ms: int
 
 
 class BatchWriter:
@@ -74,7 +76,14 @@ class BatchWriter:
             if asked:
                 metrics.DEDUPE_ASKED.inc(asked)
                 known = await self.until_done("known", lambda: self._store.known(candidates))
-            return await self._in_thread(lambda: settle(candidates, known=known, stores_payload=self._stores_payload))
+            return await self._in_thread(
+                lambda: settle(
+                    candidates,
+                    known=known,
+                    stores_payload=self._stores_payload,
+                    window_close_ms=self._limits.window_close_ms,
+                )
+            )
 
     async def carry_out(self, prepared: Prepared, *, began: int) -> Mapping[int, int]:
         """Write a batch that was planned just now: steps 2 to 4 of the ledger.

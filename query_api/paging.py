@@ -1,8 +1,9 @@
-"""Keyset cursors over logs, newest first: a place in the order, signed and bound to question, project and key. Pure.
+"""Keyset cursors: a place in the order of an answer, signed and bound to question, project and key. Pure.
 
-A cursor is base64url of `mac (16 bytes) | timestamp ms (8 bytes) | id`. The signature's key is derived from the hash of the API
-key, which outsiders do not know, and from `cursor_secret`, which a deployment may set to make cursors useless elsewhere. So
-cursors outlive restarts and work on every instance without shared state, and end with the key they were given to.
+A cursor is base64url of `mac (16 bytes) | place`; the place in logs, newest first, is `timestamp ms (8 bytes) | id`. The
+signature's key is derived from the hash of the API key, which outsiders do not know, and from `cursor_secret`, which a
+deployment may set to make cursors useless elsewhere. So cursors outlive restarts and work on every instance without shared
+state, and end with the key they were given to.
 """
 
 import base64
@@ -12,7 +13,7 @@ import hmac
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 
@@ -21,8 +22,43 @@ from query_api.tenant import Tenant
 
 _MAC_BYTES: Final = 16
 _PLACE: Final = struct.Struct(">q")
-# An id is at most 256 characters of at most 4 bytes; anything longer was not written here.
-_CURSOR_CHARS_MAX: Final = 2048
+# A place is an id, or two keys of a group: at most 768 characters of at most 4 bytes each (lowering a slug can triple it).
+# Anything longer was not written here.
+_CURSOR_CHARS_MAX: Final = 8700
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Seal:
+    """Signs places of one question of one key, and reads those it signed.
+
+    Args:
+        secret: of the deployment; may be empty.
+        question: what the cursor is bound to beside the key's projects; told as JSON, so of plain values.
+    """
+
+    secret: str
+    tenant: Tenant
+    question: Sequence[Any]
+
+    def write(self, place: bytes) -> str:
+        """Return the cursor of a place."""
+        return base64.urlsafe_b64encode(self._mac(place) + place).rstrip(b"=").decode()
+
+    def read(self, cursor: str) -> bytes | None:
+        """Return the place of a cursor, None if it was tampered with or belongs to another question, project or key."""
+        if len(cursor) > _CURSOR_CHARS_MAX:
+            return None
+        try:
+            raw = base64.b64decode(cursor + "=" * (-len(cursor) % 4), altchars=b"-_", validate=True)
+        except (binascii.Error, ValueError):
+            return None
+        mac, place = raw[:_MAC_BYTES], raw[_MAC_BYTES:]
+        return place if hmac.compare_digest(mac, self._mac(place)) else None
+
+    def _mac(self, place: bytes) -> bytes:
+        bound = msgspec.json.encode([self.tenant.projects, *self.question])
+        key = hmac.digest(self.secret.encode(), self.tenant.key_hash.encode(), hashlib.sha256)
+        return hmac.digest(key, hashlib.sha256(bound).digest() + place, hashlib.sha256)[:_MAC_BYTES]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,25 +87,16 @@ class Cursors:
 
     def write(self, place: Place) -> str:
         """Return the cursor of a place."""
-        body = _PLACE.pack(place.timestamp_ms) + place.id.encode()
-        return base64.urlsafe_b64encode(self._mac(body) + body).rstrip(b"=").decode()
+        return self._seal().write(_PLACE.pack(place.timestamp_ms) + place.id.encode())
 
     def read(self, cursor: str) -> Place | None:
-        """Return the place of a cursor, None if it was tampered with or belongs to another question, project or key."""
-        if len(cursor) > _CURSOR_CHARS_MAX:
+        """Return the place of a cursor, None as `Seal.read`."""
+        place = self._seal().read(cursor)
+        if place is None:
             return None
-        try:
-            raw = base64.b64decode(cursor + "=" * (-len(cursor) % 4), altchars=b"-_", validate=True)
-        except (binascii.Error, ValueError):
-            return None
-        mac, body = raw[:_MAC_BYTES], raw[_MAC_BYTES:]
-        if len(body) < _PLACE.size or not hmac.compare_digest(mac, self._mac(body)):
-            return None
-        (timestamp_ms,) = _PLACE.unpack_from(body)
-        return Place(timestamp_ms=timestamp_ms, id=body[_PLACE.size :].decode())
+        (timestamp_ms,) = _PLACE.unpack_from(place)
+        return Place(timestamp_ms=timestamp_ms, id=place[_PLACE.size :].decode())
 
-    def _mac(self, body: bytes) -> bytes:
+    def _seal(self) -> Seal:
         filters = [(one.field, one.operator, one.value) for one in sorted(set(self.filters))]
-        bound = msgspec.json.encode(["logs.1", self.tenant.projects, filters, self.from_ms, self.to_ms])
-        key = hmac.digest(self.secret.encode(), self.tenant.key_hash.encode(), hashlib.sha256)
-        return hmac.digest(key, hashlib.sha256(bound).digest() + body, hashlib.sha256)[:_MAC_BYTES]
+        return Seal(secret=self.secret, tenant=self.tenant, question=["logs.1", filters, self.from_ms, self.to_ms])

@@ -149,10 +149,14 @@ def log(data: Path, log_id: str, as_json: bool) -> int:
 )
 @click.option("--since", metavar="SPAN", default="7d", show_default=True, help="How far back: 2h, 7d, or ISO 8601.")
 @click.option("--limit", type=click.IntRange(1, 10_000), default=50, show_default=True, help="At most this many rows.")
+@click.option("--corrections", is_flag=True, help="Show what late events added to hours that had closed, by hour.")
 @json_option
-def usage(data: Path, by: str, since: str, limit: int, as_json: bool) -> None:
-    """Show calls, failures, error rate and percentiles."""
+def usage(data: Path, by: str, since: str, limit: int, corrections: bool, as_json: bool) -> None:
+    """Show calls, failures, error rate and percentiles; with --corrections what was added late, newest hour first."""
     now_ms = _now_ms()
+    if corrections:
+        _corrections(Api(*service(data)), by, {"from": since_ms(since, now_ms=now_ms), "limit": limit}, as_json=as_json)
+        return
     asked: dict[str, object] = {"from": since_ms(since, now_ms=now_ms), "to": now_ms, "limit": limit}
     if by in _GROUPS:
         asked |= {"group_by": _GROUPS[by], "order_by": "calls"}
@@ -176,6 +180,37 @@ def usage(data: Path, by: str, since: str, limit: int, as_json: bool) -> None:
     if answer.get("truncated"):
         click.echo(f"the first {limit} rows; --limit shows more", err=True)
     click.echo(f"complete until {answer['complete_until']}", err=True)
+
+
+def _corrections(api: Api, by: str, asked: dict[str, object], *, as_json: bool) -> None:
+    group = _GROUPS.get(by)
+    if by == "day":
+        raise click.UsageError("corrections are shown by hour: take another --by.", click.get_current_context())
+    answer = api.get("/v1/usage/corrections", asked | {"order_direction": "desc"} | ({"group_by": group} if group else {}))
+    if as_json:
+        for row in answer["rows"]:
+            _json_line(row)
+        return
+    from deploy.cli.tables import table
+
+    rows = [
+        [
+            _iso_minute(row["window_start"]),
+            *([row[group] or "(none)"] if group else []),
+            f"{row['calls']:,}",
+            f"{row['failed']:,}",
+            _iso_minute(row["last_corrected_at"]),
+        ]
+        for row in answer["rows"]
+    ]
+    headers = ["hour", *([by] if group else []), "calls", "failed", "last corrected"]
+    table(headers, rows, empty="no corrections in that time", right=("calls", "failed"))
+    if answer["next_cursor"]:
+        click.echo(f"the first {asked['limit']} rows; --limit shows more", err=True)
+    totals = answer["totals"]
+    click.echo(
+        f"{totals['calls']:,} calls, {totals['failed']:,} of them failed; complete until {answer['complete_until']}", err=True
+    )
 
 
 def _usage_cells(name: str, row: dict[str, Any]) -> list[Any]:

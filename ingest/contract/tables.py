@@ -6,12 +6,15 @@ TOOL_EXECUTIONS: Final = "tool_executions"
 USAGE_WINDOWS: Final = "usage_windows"
 DEAD_LETTERS: Final = "dead_letters"
 PROGRESS: Final = "progress"
+# A view over the rows of KIND_CORRECTION.
+USAGE_CORRECTIONS: Final = "usage_corrections"
 
 KIND_TOOL_MINUTE: Final = "tool_minute"
 KIND_USER_HOUR: Final = "user_hour"
 KIND_SESSION_HOUR: Final = "session_hour"
 KIND_RECEIPT: Final = "receipt"
 KIND_PROJECT_RECEIPT: Final = "project_receipt"
+KIND_CORRECTION: Final = "correction"
 
 # What stands in first_call of a row that is no session: larger than any real call, so a minimum ignores it.
 NO_FIRST_CALL: Final = (2**63 - 1, "")

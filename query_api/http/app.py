@@ -8,7 +8,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from query_api.http import logs, usage, v1
+from query_api.http import corrections, logs, usage, v1
 from query_api.http.edge import Services, endpoint, refusal
 from query_api.http.health import Health
 
@@ -28,6 +28,7 @@ def application(services: Services) -> Starlette:
         ("POST", ORG_USAGE + "/summary", usage.summary(org=True), "org"),
         ("POST", ORG_USAGE + "/{entity_type}", usage.breakdown(org=True), "org"),
         ("GET", "/v1/usage", v1.usage, "project"),
+        ("GET", "/v1/usage/corrections", corrections.corrections, "project"),
         ("GET", "/v1/freshness", v1.freshness, "project"),
     ]
     health = Health(services)

@@ -76,7 +76,7 @@ def _question(asked: Parameters, *, now_ms: int) -> tuple[Question, str | None, 
     """Read a question; what is wrong is in `asked.faults`, and the question then only fills the place."""
     faults = asked.faults
     from_ms, to_ms = checked_range(asked.instant("from"), asked.instant("to"), faults, now_ms=now_ms)
-    group_by = _group_by(asked)
+    group_by = group_by_of(asked)
     unit = asked.one_of("interval", _UNITS, default="") or None
     timezone = asked.text("timezone") or "UTC"
     zone = calendar.zone(timezone)
@@ -84,11 +84,6 @@ def _question(asked: Parameters, *, now_ms: int) -> tuple[Question, str | None, 
         faults.add("timezone", "not a time zone by its IANA name, as in Europe/Berlin")
     limit = asked.whole("limit", low=1, high=LIMIT_MAX, default=LIMIT_DEFAULT)
     order = _order(asked, unit)
-    filters = {}
-    for name in FILTERS:
-        values = asked.all(name, most=FILTER_VALUES_MAX)
-        if values:
-            filters[name] = values
     runs: tuple[Run, ...] | None = None
     if unit is not None and zone is not None and not faults.any:
         runs = calendar.intervals(cast(Unit, unit), zone, from_ms, to_ms)
@@ -102,12 +97,18 @@ def _question(asked: Parameters, *, now_ms: int) -> tuple[Question, str | None, 
         limit=limit,
         group_by=group_by,
         runs=runs,
-        filters=filters,
+        filters=filters_of(asked),
     )
     return question, unit, timezone
 
 
-def _group_by(asked: Parameters) -> tuple[str, ...]:
+def filters_of(asked: Parameters) -> dict[str, tuple[str, ...]]:
+    """Read the filters: column -> values, any of which must hold; an empty value finds calls without."""
+    return {name: values for name in FILTERS if (values := asked.all(name, most=FILTER_VALUES_MAX))}
+
+
+def group_by_of(asked: Parameters) -> tuple[str, ...]:
+    """Read what rows are grouped by, as repeated parameters or with commas."""
     names = [name.strip() for value in asked.all("group_by", most=GROUP_BY_MAX) for name in value.split(",") if name.strip()]
     for name in names:
         if name not in GROUPS:

@@ -49,7 +49,7 @@ def statement(tenant: Tenant, question: Question) -> Statement:
 
     Rows: the totals first (`total` 1), then at most `limit + 1` groups that have a call, in the order asked for.
     """
-    conditions, values = _filter_conditions(question.filters)
+    conditions, values = filter_conditions(question.filters)
     keys = [f"k{index}" for index in range(len(question.group_by))]
     if question.runs is not None:
         keys = ["start", *keys]
@@ -135,7 +135,8 @@ def _order(question: Question) -> str:
     return ", ".join(seen.values())
 
 
-def _filter_conditions(filters: Mapping[str, tuple[str, ...]]) -> tuple[list[str], dict[str, Any]]:
+def filter_conditions(filters: Mapping[str, tuple[str, ...]]) -> tuple[list[str], dict[str, Any]]:
+    """Return SQL conditions that must all hold, and the values they refer to: `v0`, `v1`, ..."""
     texts: list[str] = []
     values: dict[str, Any] = {}
     for index, (column, allowed) in enumerate(sorted(filters.items())):

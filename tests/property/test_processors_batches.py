@@ -82,7 +82,7 @@ def write(
         candidates = read(batch, seen=seen)
         asked = [*candidates.suspects.by_id, *candidates.suspects.by_time]
         answers = {place: 0 for place in asked if candidates.decoded.ids[place] in known}
-        prepared = settle(candidates, known=answers, stores_payload=lambda _: True)
+        prepared = settle(candidates, known=answers, stores_payload=lambda _: True, window_close_ms=300_000)
         known |= set(prepared.executions["id"])
         seen.add(prepared.accepted_hashes, accepted_ms=START_MS)
         done.append(prepared)
@@ -271,7 +271,8 @@ def test_strays_are_sent_home_with_id_time_and_acceptance(sent: list[dict[str, A
     made = records(without, seed)
     partitions = 4
     batch = Batch(incarnation="i", partition=1, partitions=partitions, first_offset=0, next_offset=len(made), records=made)
-    prepared = settle(read(batch, seen=SeenFilter(budget_bytes=1 << 20)), known={}, stores_payload=lambda _: True)
+    candidates = read(batch, seen=SeenFilter(budget_bytes=1 << 20))
+    prepared = settle(candidates, known={}, stores_payload=lambda _: True, window_close_ms=300_000)
     away = [event for event in sent if home_partition(event_key("p", event["id"]), partitions) != 1]
     assert len(prepared.forwards) == len(away)
     assert prepared.totals["forwarded"] == len(away)

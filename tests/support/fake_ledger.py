@@ -23,11 +23,14 @@ from processors.dedupe import SeenFilter, id_hashes
 from processors.driver import Committed
 from processors.heartbeat import Said
 from processors.opening import Proof
-from processors.usage import NEEDED
+from processors.usage import NEEDED, NEEDED_TYPES
+from tests.support.corrections_oracle import wrong_corrections
 
 PROJECT: Final = "p"
 INCARNATION: Final = "topic"
 START_MS: Final = 1_776_421_500_000
+# The hour before START_MS closes between the first records of a history.
+WINDOW_CLOSE_MS: Final = 25 * 60_000 + 6
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
@@ -289,6 +292,13 @@ class FakeStore:
         proved: dict[int, int] = await self._servers.call(self._worker, "proved", look)
         return proved
 
+    async def newest_below(self, incarnation: str, partition: int, offset: int) -> int:  # noqa: ARG002 - one topic
+        def look() -> int:
+            receipts = [row for row in self._servers.tables.receipts if row["partition"] == partition]
+            return max((row["newest_record_ms"] for row in receipts if row["first_offset"] < offset), default=0)
+
+        return int(await self._servers.call(self._worker, "newest_below", look))
+
     async def receipted(self, batch: Batch) -> bool:
         def look() -> bool:
             wanted = (batch.partition, batch.first_offset, batch.next_offset)
@@ -350,8 +360,7 @@ class FakeStore:
                 and row["kafka_offset"] < batch.next_offset
                 and row["batch_month"] == batch.month
             ]
-            kinds = {name: pl.String for name in NEEDED} | {"timestamp": pl.Int64, "duration_ms": pl.Float64}
-            frame = pl.DataFrame(rows, schema=kinds)
+            frame = pl.DataFrame(rows, schema=NEEDED_TYPES)
             return frame.with_columns(pl.col("timestamp").cast(pl.Datetime("ms", "UTC")))
 
         frame: pl.DataFrame = await self._servers.call(self._worker, "landed", look)
@@ -379,7 +388,7 @@ class FakeStore:
 
     async def write_usage(self, prepared: Prepared) -> None:
         batch = prepared.batch
-        usage = prepared.usage.to_dicts()
+        usage = [{**row, "written": (batch.partition, batch.first_offset)} for row in prepared.usage.to_dicts()]
         receipts = [
             {**row, "partition": batch.partition, "first_offset": batch.first_offset} for row in prepared.receipt.to_dicts()
         ]
@@ -445,7 +454,9 @@ def faults(servers: Servers, *, lost: Sequence[tuple[int, int]] = ()) -> list[st
         lost: offset ranges (partition, below) that Kafka lost before they were proved; nothing is expected of them.
     """
     below = dict(lost)
-    return [*_rows(servers, below), *_sums(servers), *_receipts(servers, below)]
+    logs = {partition: log.records for partition, log in enumerate(servers.logs) if partition not in below}
+    late = wrong_corrections(servers.tables.executions, servers.tables.usage, logs=logs, close_ms=WINDOW_CLOSE_MS)
+    return [*_rows(servers, below), *_sums(servers), *late, *_receipts(servers, below)]
 
 
 def _rows(servers: Servers, below: dict[int, int]) -> list[str]:

@@ -21,6 +21,7 @@ from tests.support.fake_ledger import (
     INCARNATION,
     PROJECT,
     START_MS,
+    WINDOW_CLOSE_MS,
     Call,
     Caller,
     FakeBroker,
@@ -31,7 +32,9 @@ from tests.support.fake_ledger import (
     missing_before,
 )
 
-_LIMITS: Final = Limits(batch_events=3, batch_bytes=10_000, retry_ms_max=200, dedupe_bytes=64 * 1024)
+_LIMITS: Final = Limits(
+    batch_events=3, batch_bytes=10_000, retry_ms_max=200, dedupe_bytes=64 * 1024, window_close_ms=WINDOW_CLOSE_MS
+)
 _STEPS_MAX: Final = 6000
 # So many heartbeats show a worker that ClickHouse went back, and reach the log's end after that.
 _BEATS: Final = 5
@@ -467,7 +470,8 @@ class History:
             "duration_ms": self._made,
             "user_id": f"u{choice % 2}",
             "session_id": "s" if choice % 3 else "",
-            "timestamp": START_MS + self._tape.choose(2),
+            # Of this hour or of the one before, which closes early in the history.
+            "timestamp": START_MS - 3_600_000 * self._tape.choose(2),
         }
         if choice == 14:
             return event

@@ -73,6 +73,7 @@ def test_help_loads_no_heavy_library() -> None:
         (["projects", "set", "demo"], "nothing to set"),
         (["logs"], "no API key"),
         (["usage", "--by", "nonsense"], "nonsense"),
+        (["usage", "--corrections"], "no API key"),
         (["send", "--kafka", "/dev/null"], "--project"),
         (["send", "/nonexistent/calls.ndjson"], "cannot be read"),
         (["topics", "--kafka", "127.0.0.1:1"], "no Kafka answers at 127.0.0.1:1"),

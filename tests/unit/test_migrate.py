@@ -86,6 +86,13 @@ def test_a_table_becomes_a_replicated_and_a_distributed_one() -> None:
     ]
 
 
+def test_a_view_is_made_on_every_server_and_reads_the_distributed_table() -> None:
+    (view,) = [text for each in read() if each.name == "usage_corrections" for text in each.statements if " VIEW " in text]
+    (rendered,) = render(view, "main")
+    assert rendered.startswith("CREATE VIEW IF NOT EXISTS usage_corrections ON CLUSTER 'main' AS SELECT project_id, ")
+    assert rendered.endswith(" FROM usage_windows WHERE kind = 'correction'")
+
+
 def test_an_engine_keeps_its_arguments_on_a_cluster() -> None:
     local, _ = render("CREATE TABLE IF NOT EXISTS p (v UInt8) ENGINE = ReplacingMergeTree(v) ORDER BY v", "main")
     assert "ReplicatedReplacingMergeTree('/clickhouse/tables/{shard}/{database}/{table}', '{replica}', v) ORDER BY v" in local

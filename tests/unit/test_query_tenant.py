@@ -25,6 +25,7 @@ def test_a_table_comes_with_its_project():
         "SELECT count() FROM tool_executions WHERE project_id = 'proj_b'",
         f"SELECT 1 {ONE.rows_of('usage_windows')} UNION ALL SELECT 2 FROM usage_windows",
         f"SELECT 1 {ONE.rows_of('usage_windows')} OR 1",
+        "SELECT * FROM usage_corrections",
         "SELECT * FROM progress",
         "SELECT * FROM dead_letters",
     ],
