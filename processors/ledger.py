@@ -236,6 +236,7 @@ class PartitionLedger:
             began=self._began,
             month=batch.month,
             partitions=batch.partitions if remove_from is None else 0,
+            newest_before_ms=batch.newest_before_ms,
             remove_from=remove_from,
         )
         with metrics.WORKER_STEP_SECONDS.labels("plan").time():
@@ -333,6 +334,8 @@ class PartitionLedger:
             # The plan's own, so that what lands late of it meets its token.
             rewind=plan.rewind,
             planned_month=plan.month,
+            # Receipts that are gone may have covered a later record than those that are left.
+            newest_before_ms=max(plan.newest_before_ms, self.newest_record_ms),
             lost=max(0, min(next_offset, await self._broker.log_start(self.partition)) - first_offset),
         )
         async with self._room.take(batch.nbytes):
@@ -377,6 +380,7 @@ class PartitionLedger:
         async with self._room.take(batch.nbytes):
             prepared = await self._writer.prepare(batch, self.seen)
             self._claim(prepared, await self._writer.write_again(prepared, began=self._began))
+        self.newest_record_ms = max(self.newest_record_ms, prepared.newest_record_ms)
         metrics.WORKER_BATCHES.labels("filled").inc()
 
     async def _agree_on_partitions(self, start: int, *, planned: Plan | None, generation: int) -> None:

@@ -18,6 +18,7 @@ class Plan(msgspec.Struct, frozen=True):
         began: where the receipts of this partition begin; None: a version committed that did not say.
         month: the table partition of the batch, yyyymm; 0: that of its first record.
         partitions: how many the topic had, which decides who was at home; 0: not settled yet.
+        newest_before_ms: the latest record time before the batch, which decides who is late.
         remove_from: the partition went back: rows at or above this offset, of before `rewind`, are being taken away.
     """
 
@@ -27,6 +28,7 @@ class Plan(msgspec.Struct, frozen=True):
     began: int | None = None
     month: int = 0
     partitions: int = 0
+    newest_before_ms: int = 0
     remove_from: int | None = None
 
     def encode(self) -> str:

@@ -220,7 +220,7 @@ async def take_over(servers: Servers, name: str, cuts: Sequence[int]) -> None:
         )
 
 
-@settings(untimed, max_examples=25)
+@settings(untimed, max_examples=40)
 @given(log=logs, one=cuts, other=cuts, upto=st.integers(0, 14), lose=st.sets(st.integers(0, 14)), end=st.booleans())
 def test_whoever_takes_over_or_writes_again_judges_alike(
     log: list[Record], one: list[int], other: list[int], upto: int, lose: set[int], end: bool
