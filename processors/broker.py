@@ -27,6 +27,8 @@ log = logger(__name__)
 
 _RETRY_S: Final = 0.5
 _READ_S: Final = 1.0
+# A read that gets nothing for so long is given up and begun again.
+_SILENCE_S: Final = 30.0
 # A batch is planned under what the topic was at most this long ago: a topic made anew, or grown, is noticed by then.
 _TOPIC_AGE_S: Final = 0.2
 
@@ -105,31 +107,24 @@ class KafkaBroker:
         return {tp.partition: offset for tp, offset in found.items()}
 
     async def read(self, partition: int, first_offset: int, next_offset: int) -> Sequence[Record]:
-        tp = TopicPartition(TOOL_EXECUTIONS, partition)
         consumer = AIOKafkaConsumer(
             bootstrap_servers=self._kafka,
             enable_auto_commit=False,
-            auto_offset_reset="earliest",
+            # What retention took is skipped by hand: a log that ends too early must not be read again from its start.
+            auto_offset_reset="none",
             isolation_level="read_committed",
             max_partition_fetch_bytes=RECORD_BYTES_MAX,
         )
-        records: list[Record] = []
         try:
-            await consumer.start()
-            consumer.assign([tp])
-            consumer.seek(tp, first_offset)
-            while await consumer.position(tp) < next_offset:
-                for found in (await consumer.getmany(tp, timeout_ms=int(_READ_S * 1000))).values():
-                    records.extend(
-                        Record(offset=r.offset, timestamp_ms=r.timestamp, key=r.key, value=r.value, headers=r.headers)
-                        for r in found
-                        if r.offset < next_offset
-                    )
+            async with asyncio.timeout(_SILENCE_S):
+                await consumer.start()
+            return await _read(consumer, TopicPartition(TOOL_EXECUTIONS, partition), first_offset, next_offset)
+        except TimeoutError as error:
+            raise BrokerUnavailable(f"Kafka: no record within {_SILENCE_S:g} s") from error
         except KafkaError as error:
             raise BrokerUnavailable(f"Kafka: {error!r}") from error
         finally:
             await consumer.stop()
-        return records
 
     async def forward(self, forwards: Sequence[Forward], letters: Sequence[DeadLetter], origin: Batch) -> dict[int, int]:
         try:
@@ -181,6 +176,30 @@ class KafkaBroker:
                 await producer.stop()
             except KafkaError as error:
                 log.warning("producer_not_stopped", error=repr(error))
+
+
+async def _read(consumer: AIOKafkaConsumer, tp: TopicPartition, first_offset: int, next_offset: int) -> list[Record]:
+    consumer.assign([tp])
+    async with asyncio.timeout(_SILENCE_S):
+        start, end = (await consumer.beginning_offsets([tp]))[tp], (await consumer.end_offsets([tp]))[tp]
+    if end < next_offset:
+        # Right after a broker's start its end may lie behind; if it stays there, acknowledged records are gone.
+        raise BrokerUnavailable(f"Kafka: {tp.topic}-{tp.partition} ends at {end}, and was read up to {next_offset} before")
+    consumer.seek(tp, max(first_offset, start))
+    records: list[Record] = []
+    while True:
+        async with asyncio.timeout(_SILENCE_S):
+            reached = position = await consumer.position(tp)
+            while position < next_offset and position == reached:
+                for found in (await consumer.getmany(tp, timeout_ms=int(_READ_S * 1000))).values():
+                    records.extend(
+                        Record(offset=r.offset, timestamp_ms=r.timestamp, key=r.key, value=r.value, headers=r.headers)
+                        for r in found
+                        if r.offset < next_offset
+                    )
+                position = await consumer.position(tp)
+        if position >= next_offset:
+            return records
 
 
 def _said(error: KafkaError) -> str:

@@ -38,6 +38,8 @@ _CODE: Final = re.compile(r"(?:Code: |error code )(\d+)")
 _NARROW: Final = "Ask for a shorter time range, fewer groups or more filters."
 # The client waits a little longer than ClickHouse works, so that ClickHouse's own refusal arrives.
 _READ_SLACK_S: Final = 5
+# With names in the first line, so that there is no empty answer.
+_FORMAT: Final = "JSONCompactEachRowWithNames"
 
 
 class Reader:
@@ -88,9 +90,10 @@ class Reader:
         except TimeoutError:
             raise StoreUnavailable("too many questions are being answered; try again shortly") from None
         try:
-            client = self._client or await self._connect()
-            body = await client.raw_query(text, parameters=dict(parameters), settings=self._caps, fmt="JSONCompactEachRow")
-            return _parsed(body)
+            # The client's own limit is one of silence, which an answer that comes in drops escapes.
+            async with asyncio.timeout(self._settings.query_time_s_max + _READ_SLACK_S):
+                client = self._client or await self._connect()
+                return _parsed(await client.raw_query(text, dict(parameters), settings=self._caps, fmt=_FORMAT))
         except ClickHouseError as error:
             raise _ours(error) from None
         except (ClientError, OSError, TimeoutError, orjson.JSONDecodeError) as error:
@@ -114,8 +117,16 @@ class Reader:
 
 
 def _parsed(body: bytes) -> list[Row]:
-    """Read JSONCompactEachRow; line breaks stand only between rows, because JSON escapes those within."""
-    return orjson.loads(b"[" + body.strip().replace(b"\n", b",") + b"]") if body else []
+    """Read the answer; line breaks stand only between rows, because JSON escapes those within.
+
+    Raises:
+        StoreUnavailable: it does not begin with names, so it is not ClickHouse's: nothing must not be read as "no rows".
+    """
+    lines = orjson.loads(b"[" + body.strip().replace(b"\n", b",") + b"]")
+    if not lines or not isinstance(lines[0], list):
+        raise StoreUnavailable("something else answered in ClickHouse's place")
+    rows: list[Row] = lines[1:]
+    return rows
 
 
 def _ours(error: ClickHouseError) -> QueryError | StoreUnavailable:
