@@ -13,7 +13,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from ingest.contract.partitioning import event_key, home_partitions
-from processors.decode import DeadLetter, Decoded, Record, decode
+from processors.decode import DeadLetter, Decoded, Record, decode, looks_made
 from processors.dedupe import SeenFilter, Suspects, id_hashes, suspects
 from processors.late import late_at
 from processors.rows import batch_month, content_hash, execution_rows
@@ -155,6 +155,9 @@ def read(batch: Batch, *, seen: SeenFilter) -> Candidates:
             repeats[place] = first
     hashes = id_hashes(keys)
     places = np.asarray(firsts, dtype=np.intp)
+    # An event whose id was made counted where it was found, so its home's filter may not know it when somebody sends it again
+    # (from an export, say) under the id it was given.
+    made = [place for place in firsts if looks_made(decoded.ids[place]) and decoded.events[place].id]
     return Candidates(
         batch=batch,
         decoded=decoded,
@@ -163,7 +166,11 @@ def read(batch: Batch, *, seen: SeenFilter) -> Candidates:
         repeats=repeats,
         forwards=[(place, int(homes[place])) for place in sorted(strays)],
         suspects=suspects(
-            seen=seen, hashes=hashes, timestamps_ms=np.asarray(decoded.timestamps_ms, dtype=np.int64), places=places
+            seen=seen,
+            hashes=hashes,
+            timestamps_ms=np.asarray(decoded.timestamps_ms, dtype=np.int64),
+            places=places,
+            always=np.asarray(made, dtype=np.intp),
         ),
     )
 

@@ -5,6 +5,7 @@ bytes; its neighbours go on.
 """
 
 import json
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Final
@@ -33,6 +34,16 @@ _WORTH_BULK: Final = 3
 _NUMBERS: Final = frozenset({int, float})
 # How `data` and `metadata` may begin: an object, absent, or null.
 _OBJECT_HEADS: Final = frozenset({b"{", b"", b"n"})
+
+
+# The shape of ids made here, `_Scribe._made_id`: the topic's id, partition, offset, index.
+_MADE_ID: Final = re.compile(r"[0-9a-f]{32}-[0-9]+-[0-9]+-[0-9]+")
+_MADE_ID_LENGTH_MIN: Final = 38
+
+
+def looks_made(event_id: str) -> bool:
+    """Tell whether an id has the shape of those that workers make."""
+    return len(event_id) >= _MADE_ID_LENGTH_MIN and _MADE_ID.fullmatch(event_id) is not None
 
 
 class Record(msgspec.Struct, frozen=True, kw_only=True, gc=False):

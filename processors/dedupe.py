@@ -134,11 +134,6 @@ class SeenFilter:
             last.end_ms = max(last.end_ms, accepted_ms)
             done += len(piece)
 
-    def forget(self, before_ms: int) -> None:
-        """Drop slices whose ids were all accepted before a time; what is left reaches back to there at least."""
-        while self._slices and self._slices[0].end_ms < before_ms:
-            self._drop()
-
     def maybe(self, hashes: NDArray[np.uint64]) -> NDArray[np.bool_]:
         """Tell for each id whether it may have been accepted within reach; False is certain."""
         result = np.zeros(len(hashes), dtype=np.bool_)
@@ -170,7 +165,12 @@ class Suspects:
 
 
 def suspects(
-    *, seen: SeenFilter, hashes: NDArray[np.uint64], timestamps_ms: NDArray[np.int64], places: NDArray[np.intp]
+    *,
+    seen: SeenFilter,
+    hashes: NDArray[np.uint64],
+    timestamps_ms: NDArray[np.int64],
+    places: NDArray[np.intp],
+    always: NDArray[np.intp] | None = None,
 ) -> Suspects:
     """Choose whom to ask about.
 
@@ -179,7 +179,10 @@ def suspects(
 
     Args:
         places: those of the batch that are candidates, the first of each id.
+        always: those of them that are asked by id whatever the filter says.
     """
     maybe = seen.maybe(hashes[places])
+    if always is not None and len(always):
+        maybe |= np.isin(places, always)
     old = ~maybe & (timestamps_ms[places] - AHEAD_MS < seen.reach_ms)
     return Suspects(by_id=places[maybe].tolist(), by_time=places[old].tolist())

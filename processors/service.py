@@ -139,13 +139,18 @@ class WorkerService:
     async def _report(self) -> None:
         asked_ms = now_ms()
         owned = {partition: self._ledgers[partition] for partition in self._owned}
-        if not owned:
-            return
-        filters = [ledger.seen for ledger in self._ledgers.values() if ledger.seen is not None]
+        if self._ledgers and self._consumer().ready():
+            # What moved to another worker is known there.
+            for partition, ledger in self._ledgers.items():
+                if partition not in owned and not ledger.busy:
+                    ledger.seen = None
+        filters = [ledger.seen for ledger in owned.values() if ledger.seen is not None]
         metrics.DEDUPE_IDS.set(sum(seen.count for seen in filters))
         metrics.DEDUPE_BYTES.set(sum(seen.nbytes for seen in filters))
         reach_ms = max((seen.reach_ms for seen in filters), default=0)
         metrics.DEDUPE_REACH.set((asked_ms - reach_ms) / 1000 if reach_ms else self._settings.dedupe_horizon_ms / 1000)
+        if not owned:
+            return
         await self._heartbeat.beat(owned, incarnation=self._incarnation, partitions=self._partitions, now_ms=asked_ms)
 
     async def unready(self) -> list[str]:

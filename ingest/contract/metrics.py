@@ -34,7 +34,7 @@ PARTITION_NEXT_OFFSET: Final = Gauge("toolledger_partition_next_offset", "Proved
 PARTITION_LAG: Final = Gauge("toolledger_partition_lag_records", "Records not proved yet", ["partition"], registry=REGISTRY)
 DEDUPE_IDS: Final = Gauge("toolledger_dedupe_known_ids", "Ids the filter holds", registry=REGISTRY)
 DEDUPE_BYTES: Final = Gauge("toolledger_dedupe_bytes", "Memory of the filter", registry=REGISTRY)
-DEDUPE_REACH: Final = Gauge("toolledger_dedupe_reach_seconds", "Age of the oldest id in the filter", registry=REGISTRY)
+DEDUPE_REACH: Final = Gauge("toolledger_dedupe_reach_seconds", "How far back every id is known", registry=REGISTRY)
 DEDUPE_ASKED: Final = Counter("toolledger_dedupe_asked", "Ids asked of ClickHouse", registry=REGISTRY)
 LEDGER_GAP_RECORDS: Final = Counter(
     "toolledger_ledger_gap_records", "Records Kafka no longer had when they were needed", registry=REGISTRY

@@ -179,7 +179,7 @@ def main() -> None:
             if history is None:
                 data.mkdir()
             else:
-                shutil.copytree(history, data)
+                shutil.copytree(history, data, symlinks=True)
             pipeline = Pipeline(data, partitions=_PARTITIONS)
             try:
                 pipeline.start()

@@ -49,9 +49,10 @@ class Site:
         del self.workers[worker]
         worker.end(number)
 
-    def metric(self, line: str) -> float:
-        """Add a metric up over the workers that run."""
-        pages = [httpx.get(f"http://127.0.0.1:{port}/metrics").text for port in self.workers.values()]
+    def metric(self, line: str, *workers: Process) -> float:
+        """Add a metric up over some workers, or all that run."""
+        ports = [self.workers[worker] for worker in workers or self.workers]
+        pages = [httpx.get(f"http://127.0.0.1:{port}/metrics").text for port in ports]
         return sum(float(match.group(1)) for page in pages for match in re.finditer(rf"^{re.escape(line)} (\S+)$", page, re.M))
 
     def counted(self) -> dict[str, int]:
@@ -146,6 +147,12 @@ def test_across_workers_a_rebalance_a_kill_and_a_restart(site: Site) -> None:
     assert site.counted() == {"accepted": 400, "duplicates": 1600, "conflicts": 0, "forwarded": 0, "dead_letters": 0}
     assert site.rows_of("moved") == (400, 400)
     assert third.alive
+    fourth = site.start_worker()
+    site.pipeline.settled()
+    ids = site.pipeline.rows("SELECT count() FROM tool_executions")[0][0]
+    # Each id is in one filter: what a worker gave away it does not count any more.
+    eventually("both workers have their share", lambda: site.metric("toolledger_dedupe_known_ids", fourth) > 0)
+    eventually("each id is known once", lambda: site.metric("toolledger_dedupe_known_ids") == ids)
 
 
 def test_by_http_and_straight_to_kafka_at_once_with_any_partitioner(site: Site) -> None:
@@ -173,6 +180,23 @@ def test_by_http_and_straight_to_kafka_at_once_with_any_partitioner(site: Site) 
     assert counted["forwarded"] >= away
     assert counted["conflicts"] == 0
     assert site.rows_of("ways") == (200, 200)
+
+
+def test_events_whose_ids_were_made_may_be_sent_again_under_them(site: Site) -> None:
+    """Events without an id are given one where they are found; sent again under it, as from an export, they are duplicates."""
+    bare = [json.dumps({"tool_slug": "BARE", "status": "success", "duration_ms": n, "timestamp": OLD_MS}) for n in range(40)]
+    site.send([(raw.encode(), number % 4, None) for number, raw in enumerate(bare)])
+    assert site.counted()["accepted"] == 40
+    exported = [
+        event(event_id, tool_slug="BARE", duration_ms=duration_ms, user_id=None, timestamp=OLD_MS)
+        for event_id, duration_ms in site.pipeline.rows("SELECT id, duration_ms FROM tool_executions WHERE tool_slug = 'BARE'")
+    ]
+    posted = httpx.post(
+        f"{site.ingest.url}/v1/events", content=b"[" + b",".join(exported) + b"]", headers={"x-api-key": site.key}
+    )
+    assert posted.status_code == 202, posted.text
+    counted = site.counted()
+    assert (counted["accepted"], counted["duplicates"], counted["conflicts"]) == (0, 40, 0)
 
 
 def test_another_content_under_a_known_id_is_a_conflict_and_the_first_one_stays(site: Site) -> None:

@@ -1,9 +1,13 @@
 """The filter of known ids errs to one side only."""
 
+import json
+
 import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from processors.batch import Batch, read
+from processors.decode import Record
 from processors.dedupe import AHEAD_MS, SeenFilter, id_hashes, suspects
 
 
@@ -41,3 +45,14 @@ def test_an_event_older_than_the_reach_is_asked_by_its_time() -> None:
     asked = suspects(seen=seen, hashes=hashes, timestamps_ms=stamps, places=np.array([0, 1]))
     assert asked.by_id == []
     assert asked.by_time == [0]
+
+
+def test_an_event_that_comes_with_an_id_a_worker_made_is_asked_about() -> None:
+    """Its id counted where it was found, which no filter of its home knows: it is asked by id, its neighbours are not."""
+    made = f"{'0a' * 16}-3-17-0"
+    values = [{"id": event_id, "tool_slug": "X", "status": "success", "duration_ms": 1} for event_id in (made, "other")]
+    values.append({"tool_slug": "X", "status": "success", "duration_ms": 1})
+    record = Record(offset=5, timestamp_ms=10**12, key=None, value=json.dumps(values).encode(), headers=[("project_id", b"p")])
+    batch = Batch(incarnation="0a" * 16, partition=0, partitions=1, first_offset=5, next_offset=6, records=[record])
+    asked = read(batch, seen=SeenFilter(budget_bytes=1 << 20)).suspects
+    assert (asked.by_id, asked.by_time) == ([0], [])
