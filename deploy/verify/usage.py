@@ -10,7 +10,13 @@ from deploy.verify.report import Finding, ProjectTotals, finding
 from deploy.verify.store import Store
 from ingest.contract import tables
 
-_KINDS: Final = (tables.KIND_TOOL_MINUTE, tables.KIND_USER_HOUR, tables.KIND_SESSION_HOUR)
+# Kind of usage row -> which rows of `tool_executions` it sums up.
+_KINDS: Final = {
+    tables.KIND_TOOL_MINUTE: "1",
+    tables.KIND_USER_HOUR: "1",
+    tables.KIND_SESSION_HOUR: "session_id != ''",
+    tables.KIND_CORRECTION: "late_at_ms != 0",
+}
 _COUNTS: Final = ("events", "accepted", "duplicates", "conflicts", "dead_letters", "forwarded")
 # A worker that fills a hole has rows below the last receipt that no receipt proves yet; such a difference passes.
 _LOOKS: Final = 3
@@ -53,20 +59,14 @@ class ProjectUsage:
                 receipts.update(dict(zip(_COUNTS, counts, strict=True)))
             else:
                 calls[kind][hour, status] = count
-        rows: dict[Hour, int] = {}
-        in_sessions: dict[Hour, int] = {}
-        for hour, status, count, of_sessions in self._rows(project_id, proved):
-            rows[hour, status] = count
-            if of_sessions:
-                in_sessions[hour, status] = of_sessions
-        findings = [
-            each
-            for kind in _KINDS
-            for each in _differences(project_id, kind, calls[kind], in_sessions if kind == tables.KIND_SESSION_HOUR else rows)
-        ]
+        rows: dict[str, dict[Hour, int]] = {kind: {} for kind in _KINDS}
+        for hour, status, *of_kinds in self._rows(project_id, proved):
+            for kind, count in zip(_KINDS, of_kinds, strict=True):
+                rows[kind][hour, status] = count
+        findings = [each for kind in _KINDS for each in _differences(project_id, kind, calls[kind], rows[kind])]
         totals = ProjectTotals(
             project_id=project_id,
-            rows=sum(rows.values()),
+            rows=sum(rows[tables.KIND_TOOL_MINUTE].values()),
             calls=sum(calls[tables.KIND_TOOL_MINUTE].values()),
             **{name: receipts[name] for name in _COUNTS},
         )
@@ -89,8 +89,9 @@ class ProjectUsage:
             f"(incarnation = '{incarnation}' AND kafka_partition = {partition} AND first_offset < {end})"
             for (incarnation, partition), end in proved.items()
         )
+        counts = ", ".join(f"countIf({only})" for only in _KINDS.values())
         return self._store.rows(
-            "SELECT toUnixTimestamp(toStartOfHour(timestamp)) AS hour, status, count(), countIf(session_id != '')"
+            f"SELECT toUnixTimestamp(toStartOfHour(timestamp)) AS hour, status, {counts}"
             f" FROM {tables.TOOL_EXECUTIONS} WHERE project_id = {{project:String}} AND ({within or '0'}) GROUP BY hour, status",
             project=project_id,
         )
