@@ -57,10 +57,12 @@ def newest_but_one(pipeline: Pipeline) -> tuple[int, int, int]:
 def test_a_hole_that_a_restore_left_is_named_and_filled(pipeline: Pipeline) -> None:
     """Everything of a batch is gone though later ones are there: verify names the gap, and the next start writes it again."""
     before = pipeline.settled()
-    partition, first, _ = newest_but_one(pipeline)
+    partition, first, next_offset = newest_but_one(pipeline)
     of_batch = f"kafka_partition = {partition} AND first_offset = {first}"
     rewrite(pipeline, f"ALTER TABLE tool_executions DELETE WHERE {of_batch}")
     rewrite(pipeline, f"ALTER TABLE usage_windows DELETE WHERE {of_batch} AND kind IN ('receipt', 'project_receipt')")
+    late = f"kind = 'correction' AND kafka_partition = {partition} AND first_offset BETWEEN {first} AND {next_offset - 1}"
+    rewrite(pipeline, f"ALTER TABLE usage_windows DELETE WHERE {late}")
     # Its sums lie in rows that batches share, so they are made from the rows that are left.
     rewrite(pipeline, f"ALTER TABLE usage_windows DELETE WHERE kind IN {SUMS}")
     rebuild_sums(pipeline)
