@@ -6,9 +6,8 @@ Every change is one compacted record, acknowledged by all in-sync replicas befor
 import asyncio
 import secrets
 import time
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
-from typing import Final, TypedDict, Unpack
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Final, TypedDict, TypeVar, Unpack
 
 import msgspec
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
@@ -32,10 +31,12 @@ from ingest.contract.logs import logger
 from ingest.contract.topics import CONTROL
 
 log = logger(__name__)
+T = TypeVar("T")
 
-# A command a person waits for: long enough for a broker that is just electing, short enough to be told.
-TIMEOUT_S: Final = 15.0
+# A command a person waits for. A broker that dies is missed after 9 s, and only then its partitions get another leader.
+TIMEOUT_S: Final = 30.0
 _REQUEST_TIMEOUT_MS: Final = 5_000
+_RETRY_S: Final = 0.3
 _NAME_CHARS_MAX: Final = 200
 
 
@@ -83,8 +84,7 @@ async def create_key(
         scope=scope,
         created_at_ms=time.time_ns() // 1_000_000,
     )
-    async with _deadline("write the key"):
-        await _append(kafka, [key_record(made)])
+    await _until_done(kafka, "write the key", lambda: _append(kafka, [key_record(made)]))
     log.info("api_key_created", key_id=made.id, project_id=project_id, org_id=org_id, scope=scope)
     return made, plain
 
@@ -112,8 +112,7 @@ async def revoke_key(kafka: str, key_id: str) -> Key | None:
     if found is None or found.revoked_at_ms is not None:
         return found
     revoked = msgspec.structs.replace(found, revoked_at_ms=time.time_ns() // 1_000_000)
-    async with _deadline("write the revocation"):
-        await _append(kafka, [key_record(revoked)])
+    await _until_done(kafka, "write the revocation", lambda: _append(kafka, [key_record(revoked)]))
     log.info("api_key_revoked", key_id=key_id, project_id=revoked.project_id)
     return revoked
 
@@ -152,8 +151,7 @@ async def set_rules(kafka: str, project_id: str, **changes: Unpack[RuleChanges])
             raise ConfigurationError(f"{name} is a number of days, at least 1")
     rules = (await read_access(kafka)).rules_of(project_id)
     rules = msgspec.structs.replace(rules, **changes)
-    async with _deadline("write the project's rules"):
-        await _append(kafka, [rules_record(rules)])
+    await _until_done(kafka, "write the project's rules", lambda: _append(kafka, [rules_record(rules)]))
     log.info("project_rules_set", project_id=project_id, **changes)
     return rules
 
@@ -164,33 +162,34 @@ async def read_access(kafka: str) -> Access:
     Raises:
         BrokerUnavailable: Kafka did not answer in time, or the control topic is missing.
     """
+    return await _until_done(kafka, "read the control topic", lambda: _read(kafka))
+
+
+async def _read(kafka: str) -> Access:
     access = Access()
-    async with _deadline("read the control topic"):
-        await _require_topic(kafka)
-        consumer = AIOKafkaConsumer(
-            bootstrap_servers=kafka,
-            enable_auto_commit=False,
-            auto_offset_reset="earliest",
-            request_timeout_ms=_REQUEST_TIMEOUT_MS,
-        )
-        try:
-            await consumer.start()
-            partition = TopicPartition(CONTROL, 0)
-            consumer.assign([partition])
-            await consumer.seek_to_beginning(partition)
-            end_offset = (await consumer.end_offsets([partition]))[partition]
-            # The position also moves past what compaction took away, so it reaches the end although records are missing.
-            while await consumer.position(partition) < end_offset:
-                for records in (await consumer.getmany(partition, timeout_ms=500)).values():
-                    for record in records:
-                        access.apply(record.key, record.value)
-        finally:
-            await consumer.stop()
+    consumer = AIOKafkaConsumer(
+        bootstrap_servers=kafka,
+        enable_auto_commit=False,
+        auto_offset_reset="earliest",
+        request_timeout_ms=_REQUEST_TIMEOUT_MS,
+    )
+    try:
+        await consumer.start()
+        partition = TopicPartition(CONTROL, 0)
+        consumer.assign([partition])
+        await consumer.seek_to_beginning(partition)
+        end_offset = (await consumer.end_offsets([partition]))[partition]
+        # The position also moves past what compaction took away, so it reaches the end although records are missing.
+        while await consumer.position(partition) < end_offset:
+            for records in (await consumer.getmany(partition, timeout_ms=500)).values():
+                for record in records:
+                    access.apply(record.key, record.value)
+    finally:
+        await consumer.stop()
     return access
 
 
 async def _append(kafka: str, records: Sequence[tuple[bytes, bytes]]) -> None:
-    await _require_topic(kafka)
     # Not idempotent: such a producer never gives a record up, so closing it would hang while Kafka is away. Written twice, a
     # compacted record means the same.
     producer = AIOKafkaProducer(bootstrap_servers=kafka, acks="all", request_timeout_ms=_REQUEST_TIMEOUT_MS)
@@ -202,27 +201,35 @@ async def _append(kafka: str, records: Sequence[tuple[bytes, bytes]]) -> None:
         await producer.stop()
 
 
-async def _require_topic(kafka: str) -> None:
+async def _require_topic(client: AIOKafkaClient) -> None:
     """Refuse to touch a control topic that is not there: a broker may create it, uncompacted, at the first mention.
 
     Asking for all topics creates none, whatever the broker's settings.
     """
+    metadata = await client.fetch_all_metadata()
+    if not metadata.partitions_for_topic(CONTROL):
+        raise BrokerUnavailable(f"the topic {CONTROL} is missing; run `toolledger topics`")
+
+
+async def _until_done(kafka: str, what: str, work: Callable[[], Awaitable[T]]) -> T:
+    """Try until it is done, through the election of another leader; where no broker answers at all, say so at once."""
+    failure: Exception | None = None
     client = AIOKafkaClient(bootstrap_servers=kafka, request_timeout_ms=_REQUEST_TIMEOUT_MS)
     try:
-        await client.bootstrap()
-        metadata = await client.fetch_all_metadata()
-        if not metadata.partitions_for_topic(CONTROL):
-            raise BrokerUnavailable(f"the topic {CONTROL} is missing; run `toolledger topics`")
+        async with asyncio.timeout(TIMEOUT_S):
+            try:
+                await client.bootstrap()
+            except (KafkaError, OSError) as error:
+                raise BrokerUnavailable(f"Kafka could not {what}: {error}") from None
+            while True:
+                try:
+                    await _require_topic(client)
+                    return await work()
+                except (KafkaError, OSError) as error:
+                    failure = error
+                await asyncio.sleep(_RETRY_S)
+    except TimeoutError:
+        reason = f": {failure}" if failure is not None else ""
+        raise BrokerUnavailable(f"Kafka took longer than {TIMEOUT_S:g} s to {what}{reason}") from None
     finally:
         await client.close()
-
-
-@asynccontextmanager
-async def _deadline(what: str) -> AsyncIterator[None]:
-    try:
-        async with asyncio.timeout(TIMEOUT_S):
-            yield
-    except TimeoutError:
-        raise BrokerUnavailable(f"Kafka took longer than {TIMEOUT_S:g} s to {what}") from None
-    except (KafkaError, OSError) as error:
-        raise BrokerUnavailable(f"Kafka could not {what}: {error}") from None

@@ -33,9 +33,10 @@ def build(settings: WorkerSettings, *, owner: Owner, service: Callable[[], Worke
         service: gives the service, which is made after the app.
     """
     session_s = settings.session_timeout_ms / 1000
+    brokers = [URL(f"kafka://{address.strip()}") for address in settings.kafka.split(",")]
     app = faust.App(
         CONSUMER_GROUP,
-        broker=[URL(f"kafka://{address.strip()}") for address in settings.kafka.split(",")],
+        broker=brokers,
         datadir=str(Path(tempfile.gettempdir()) / "toolledger-faust"),
         stream_wait_empty=True,
         topic_allow_declare=False,
@@ -56,7 +57,7 @@ def build(settings: WorkerSettings, *, owner: Owner, service: Callable[[], Worke
         loghandlers=[],
     )
     app.conf.override_logging = False
-    app.transport = transport(owner, TOOL_EXECUTIONS, ahead_bytes=settings.ahead_bytes)([URL(f"kafka://{settings.kafka}")], app)
+    app.transport = transport(owner, TOOL_EXECUTIONS, ahead_bytes=settings.ahead_bytes)(brokers, app)
     topic = app.topic(TOOL_EXECUTIONS, schema=RunSchema(), internal=False)
 
     @app.agent(topic, isolated_partitions=True, concurrency=1, name="ledger")  # type: ignore[untyped-decorator]

@@ -68,4 +68,14 @@ class Process:
         """Signal it and wait for its end; return its status."""
         if self.alive:
             self.send_signal(number)
-        return self.process.wait(60)
+        status = self.process.wait(60)
+        # A killed JVM outlives its parent for a moment, and with it the port.
+        eventually("its children are gone too", self._alone)
+        return status
+
+    def _alone(self) -> bool:
+        try:
+            os.killpg(self.process.pid, 0)
+        except ProcessLookupError:
+            return True
+        return False

@@ -1,6 +1,7 @@
 """`bash deploy/check soak`: kills for as long as asked; stops at the first inconsistency and keeps everything to look into.
 
 TOOLLEDGER_SOAK_FAULTS (500), TOOLLEDGER_SOAK_SEED (a fresh one), TOOLLEDGER_SOAK_SECONDS (a day), TOOLLEDGER_SOAK_WORKERS (3),
+TOOLLEDGER_SOAK_BROKERS (1; 3 keeps every topic three times),
 TOOLLEDGER_SOAK_RATE (200 events/s), TOOLLEDGER_SOAK_FOLDER (a temporary one; kept only if something was found),
 TOOLLEDGER_SOAK_TABLE (file the table is written to).
 """
@@ -27,6 +28,7 @@ def main() -> int:
         seconds=float(given("TOOLLEDGER_SOAK_SECONDS") or 24 * 3600),
         workers=int(given("TOOLLEDGER_SOAK_WORKERS") or 3),
         rate=float(given("TOOLLEDGER_SOAK_RATE") or 200),
+        brokers=int(given("TOOLLEDGER_SOAK_BROKERS") or 1),
         partitions=6,
         verify_every=10,
         judge_every=100,

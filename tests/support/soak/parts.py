@@ -17,6 +17,8 @@ Kind = Literal["worker", "clickhouse", "kafka", "ingest"]
 State = Literal["up", "down", "starting", "frozen"]
 
 _ANSWER_S: Final = 1.0
+# A part may end while another one it needs is away, and comes up at a later try.
+_ENDS_MAX: Final = 20
 
 
 @dataclass(slots=True, kw_only=True)
@@ -30,6 +32,7 @@ class Part:
     state: State = "down"
     process: Process | None = None
     ended_by_itself: int = 0
+    ended_in_a_row: int = 0
     since_s: float = field(default_factory=time.monotonic)
 
     def start(self) -> None:
@@ -38,9 +41,14 @@ class Part:
         self._turn("starting")
 
     def kill(self) -> None:
-        self._signal(signal.SIGKILL)
         assert self.process is not None
-        self.process.process.wait(30)
+        self.process.end(signal.SIGKILL)
+        self._turn("down")
+
+    def stop(self) -> None:
+        """End it as a person does, and wait until it is gone."""
+        assert self.process is not None
+        self.process.end()
         self._turn("down")
 
     def freeze(self) -> None:
@@ -57,6 +65,8 @@ class Part:
             return False
         if not self.process.alive:
             self.ended_by_itself += 1
+            self.ended_in_a_row = self.ended_in_a_row + 1 if self.state == "starting" else 1
+            assert self.ended_in_a_row <= _ENDS_MAX, f"{self.name} does not start: {self.process.said()[-2000:]}"
             self.start()
             return True
         if self.state == "starting" and self.ready():
@@ -104,14 +114,16 @@ def parts_of(pipeline: Pipeline, *, workers: int) -> tuple[list[Part], str]:
         Part(name="ingest", kind="ingest", launch=start_ingest, ready=lambda: _answers(f"{ingest_url}/healthz")),
         *(worker(number) for number in range(1, workers + 1)),
     ]
-    if isinstance(kafka, OwnKafka):
-        found.append(
-            Part(name="kafka", kind="kafka", launch=kafka.launch, ready=lambda: kafka.ready, process=kafka.process, state="up")
-        )
+    brokers = {"kafka": kafka} if isinstance(kafka, OwnKafka) else {f"kafka-{n}": b for n, b in enumerate(kafka.brokers, 1)}
+    found += [_broker(name, broker) for name, broker in brokers.items()]
     for part in found:
         if part.process is None:
             part.start()
     return found, ingest_url
+
+
+def _broker(name: str, broker: OwnKafka) -> Part:
+    return Part(name=name, kind="kafka", launch=broker.launch, ready=lambda: broker.ready, process=broker.process, state="up")
 
 
 def _answers(url: str) -> bool:

@@ -75,7 +75,7 @@ class Producers(threading.Thread):
         self._paused = threading.Event()
         self._ended = threading.Event()
         self._busy = 0
-        self._over = asyncio.Event()
+        self._idle = False
 
     # What the main thread asks.
 
@@ -84,12 +84,14 @@ class Producers(threading.Thread):
         self._paused.set()
 
     def resume(self) -> None:
+        """Go on."""
+        self._idle = False
         self._paused.clear()
 
     @property
     def idle(self) -> bool:
         """Whether every block that was begun is acknowledged or given up."""
-        return self._paused.is_set() and self._busy == 0
+        return self._paused.is_set() and self._idle
 
     def end(self) -> None:
         """End, whatever is on its way."""
@@ -113,6 +115,8 @@ class Producers(threading.Thread):
         work.append(asyncio.create_task(self._watch.run(), name="watch"))
         while not self._ended.is_set():
             done, _ = await asyncio.wait(work, timeout=0.2, return_when=asyncio.FIRST_COMPLETED)
+            # Judged here, between two steps of the producers, never in the middle of one.
+            self._idle = self._paused.is_set() and self._busy == 0
             for task in done:
                 task.result()
         for task in work:

@@ -11,6 +11,7 @@ from typing import Final
 
 from deploy.verify import Report
 from ingest.keys import create_key
+from tests.support.own_kafka import OwnCluster
 from tests.support.pipeline import Pipeline
 from tests.support.process import eventually
 from tests.support.soak.faults import Chaos
@@ -45,6 +46,7 @@ class Plan:
     seconds: float
     workers: int = 2
     partitions: int = 4
+    brokers: int = 1
     rate: float = 150.0
     verify_every: int = 5
     judge_every: int = 50
@@ -63,7 +65,8 @@ class Soak:
         self.parts: list[Part] = []
         self.verified = 0
         self._tell = tell
-        self._pipeline = Pipeline(folder, partitions=plan.partitions)
+        cluster = OwnCluster(folder / "kafka", brokers=plan.brokers) if plan.brokers > 1 else None
+        self.pipeline = Pipeline(folder, partitions=plan.partitions, kafka=cluster)
         self._producers: Producers | None = None
         self._chaos: Chaos | None = None
         self._began_s = time.monotonic()
@@ -76,22 +79,43 @@ class Soak:
             AssertionError: a part hangs.
         """
         self._tell(f"seed {self.plan.seed}, data and logs in {self.folder}")
-        chaos = self._start()
-        last = 0
+        self.start()
+        try:
+            self._go()
+        except Inconsistent:
+            self._look_closer()
+            raise
+        return self.table()
+
+    def _go(self) -> None:
+        chaos, last = self.chaos, 0
         while len(chaos.faults) < self.plan.faults and self._now_s() < self.plan.seconds:
             chaos.tick()
             self._check_producers()
             if (done := len(chaos.faults)) != last:
                 last = done
                 if done % self.plan.judge_every == 0:
-                    self._settle()
-                    self._judge()
+                    self.settle()
+                    self.judge()
                 elif done % self.plan.verify_every == 0:
                     self._verify_beside_traffic()
             time.sleep(_TICK_S)
-        self._settle()
-        self._judge()
-        return self.table()
+        self.settle()
+        self.judge()
+
+    def _look_closer(self) -> None:
+        """Find out which events it is about, as far as the pipeline still comes to rest."""
+        self.producers.pause()
+        try:
+            eventually("all faults are over", self._rests)
+            self.pipeline.settled()
+        except AssertionError as error:
+            self._tell(f"it does not come to rest any more: {error}")
+        self.verdict = judge(self.pipeline.rows, self.producers.lanes, self.producers.rubbish)
+
+    def _rests(self) -> bool:
+        self.chaos.tick(strike=False)
+        return self.chaos.quiet and self.producers.idle
 
     def table(self) -> str:
         """Return what was tried and what came of it, as Markdown."""
@@ -105,17 +129,18 @@ class Soak:
         for part in self.parts:
             if part.process is not None and part.process.alive:
                 part.kill()
-        self._pipeline.stop()
+        self.pipeline.stop()
 
-    def _start(self) -> Chaos:
+    def start(self) -> None:
+        """Start everything, and wait until events come through."""
         for name in ("aiokafka", "asyncio", "httpx", "httpcore", "urllib3", "clickhouse_connect"):
             logging.getLogger(name).setLevel(logging.CRITICAL)
-        pipeline, plan = self._pipeline, self.plan
+        pipeline, plan = self.pipeline, self.plan
         pipeline.start()
         keys = {project: self._key(project) for project in PROJECTS}
         self.parts, url = parts_of(pipeline, workers=plan.workers)
         base_ms = time.time_ns() // 1_000_000
-        watch = Watch(pipeline.kafka.address, pipeline.clickhouse_url, partitions=plan.partitions)
+        watch = self.watch = Watch(pipeline.kafka.address, pipeline.clickhouse_url, partitions=plan.partitions)
         self._producers = Producers(
             [Lane(name, seed=plan.seed, base_ms=base_ms) for name in LANES],
             kafka=pipeline.kafka.address,
@@ -135,45 +160,51 @@ class Soak:
             caught_up=lambda moment_s: watch.proved_s - self._began_s >= moment_s,
             tell=self._tell,
         )
-        self._tick_until("the pipeline works", lambda: chaos.quiet and watch.proved_s > 0)
+        self.tick_until("the pipeline works", lambda: chaos.quiet and watch.proved_s > 0)
         self._tell(f"{self._now_s():8.1f} s  everything runs")
-        return chaos
+
+    @property
+    def chaos(self) -> Chaos:
+        """What harms the parts; there once the run is started."""
+        assert self._chaos is not None
+        return self._chaos
+
+    @property
+    def producers(self) -> Producers:
+        """Who sends; there once the run is started."""
+        assert self._producers is not None
+        return self._producers
 
     def _key(self, project: str) -> str:
-        return asyncio.run(create_key(self._pipeline.kafka.address, project_id=project))[1]
+        return asyncio.run(create_key(self.pipeline.kafka.address, project_id=project))[1]
 
     def _now_s(self) -> float:
         return time.monotonic() - self._began_s
 
     def _check_producers(self) -> None:
-        assert self._producers is not None
-        if self._producers.surprises:
-            raise Inconsistent("\n".join(self._producers.surprises))
+        if self.producers.surprises:
+            raise Inconsistent("\n".join(self.producers.surprises))
 
     def _verify_beside_traffic(self) -> None:
         """No false alarm while events arrive and workers come and go; it needs both servers."""
         servers = [part for part in self.parts if part.kind in ("kafka", "clickhouse")]
-        self._tick_until("Kafka and ClickHouse are there", lambda: all(part.state == "up" for part in servers))
-        self._require_proved(self._pipeline.verify())
+        self.tick_until("Kafka and ClickHouse are there", lambda: all(part.state == "up" for part in servers))
+        self._require_proved(self.pipeline.verify())
         self.verified += 1
 
-    def _settle(self) -> None:
+    def settle(self) -> None:
         """Let every fault end and every producer have its acknowledgement, and wait until all is proved."""
-        chaos, producers = self._chaos, self._producers
-        assert chaos is not None
-        assert producers is not None
+        chaos, producers = self.chaos, self.producers
         producers.pause()
-        self._tick_until("all faults are over and all producers idle", lambda: chaos.quiet and producers.idle)
-        self._require_proved(self._pipeline.settled())
+        self.tick_until("all faults are over and all producers idle", lambda: chaos.quiet and producers.idle)
+        self._require_proved(self.pipeline.settled())
         self.verified += 1
 
-    def _tick_until(self, what: str, holds: Callable[[], bool]) -> None:
+    def tick_until(self, what: str, holds: Callable[[], bool]) -> None:
         """Let what is due happen, without striking anew, until a condition holds."""
-        chaos = self._chaos
-        assert chaos is not None
 
         def held() -> bool:
-            chaos.tick(strike=False)
+            self.chaos.tick(strike=False)
             self._check_producers()
             return holds()
 
@@ -183,7 +214,7 @@ class Soak:
         if report.proved:
             return
         # Asked again, it tells a loss from a false alarm; both break the promise.
-        again = {finding.text for finding in self._pipeline.verify().findings}
+        again = {finding.text for finding in self.pipeline.verify().findings}
         raise Inconsistent(
             "\n".join(
                 f"verify: {finding.kind}: {finding.text}{'' if finding.text in again else ' (not so when asked again)'}"
@@ -191,13 +222,13 @@ class Soak:
             )
         )
 
-    def _judge(self) -> None:
-        assert self._producers is not None
-        self.verdict = judge(self._pipeline.rows, self._producers.lanes, self._producers.rubbish)
+    def judge(self) -> None:
+        """Compare everything with the producers' truth, and let them go on."""
+        self.verdict = judge(self.pipeline.rows, self.producers.lanes, self.producers.rubbish)
         if not self.verdict.clean:
             raise Inconsistent("\n".join(self.verdict.lines()))
         self._tell(
             f"{self._now_s():8.1f} s  {self.verdict.events} events are there once each"
-            f" ({self.verdict.unacknowledged} were never acknowledged, {self._producers.retries} tries were repeated)"
+            f" ({self.verdict.unacknowledged} were never acknowledged, {self.producers.retries} tries were repeated)"
         )
-        self._producers.resume()
+        self.producers.resume()
