@@ -68,6 +68,7 @@ class Forward:
     value: bytes
     project_id: str
     first_accepted_ms: int
+    replay_of: str = ""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -156,8 +157,12 @@ def read(batch: Batch, *, seen: SeenFilter) -> Candidates:
     hashes = id_hashes(keys)
     places = np.asarray(firsts, dtype=np.intp)
     # An event whose id was made counted where it was found, so its home's filter may not know it when somebody sends it again
-    # (from an export, say) under the id it was given.
-    made = [place for place in firsts if looks_made(decoded.ids[place]) and decoded.events[place].id]
+    # (from an export, say) under the id it was given. A replay may come when every filter has long forgotten.
+    always = [
+        place
+        for place in firsts
+        if place in decoded.replays or (looks_made(decoded.ids[place]) and decoded.events[place].id)
+    ]
     return Candidates(
         batch=batch,
         decoded=decoded,
@@ -170,7 +175,7 @@ def read(batch: Batch, *, seen: SeenFilter) -> Candidates:
             hashes=hashes,
             timestamps_ms=np.asarray(decoded.timestamps_ms, dtype=np.int64),
             places=places,
-            always=np.asarray(made, dtype=np.intp),
+            always=np.asarray(always, dtype=np.intp),
         ),
     )
 
@@ -197,6 +202,7 @@ def settle(
         indexes=[decoded.indexes[place] for place in accepted],
         data=[decoded.data[place] for place in accepted],
         metadata=[decoded.metadata[place] for place in accepted],
+        replays=[decoded.replays.get(place, "") for place in accepted] if decoded.replays else (),
         origin={
             "batch_month": batch.month,
             "incarnation": batch.incarnation,
@@ -323,4 +329,5 @@ def _forward(candidates: Candidates, place: int, home: int) -> Forward:
         value=value,
         project_id=decoded.project_ids[place],
         first_accepted_ms=decoded.accepted_ms[place],
+        replay_of=decoded.replays.get(place, ""),
     )

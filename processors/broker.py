@@ -16,6 +16,8 @@ from ingest.contract.topics import (
     HEADER_FIRST_ACCEPTED_MS,
     HEADER_FORWARDED_AMONG,
     HEADER_PROJECT,
+    HEADER_REPLAY_OF,
+    LETTER_BYTES_MAX,
     RECORD_BYTES_MAX,
     TOOL_EXECUTIONS,
 )
@@ -31,6 +33,8 @@ _READ_S: Final = 1.0
 _SILENCE_S: Final = 30.0
 # A batch is planned under what the topic was at most this long ago: a topic made anew, or grown, is noticed by then.
 _TOPIC_AGE_S: Final = 0.2
+# A message may quote a whole member; as a header its beginning will do, for the table has all of it.
+_MESSAGE_CHARS_MAX: Final = 4_096
 
 
 class KafkaBroker:
@@ -135,24 +139,61 @@ class KafkaBroker:
                     item.value,
                     key=item.key,
                     partition=item.partition,
-                    headers=[
-                        (HEADER_PROJECT, item.project_id.encode()),
-                        (HEADER_FIRST_ACCEPTED_MS, b"%d" % item.first_accepted_ms),
-                        (HEADER_FORWARDED_AMONG, b"%d" % origin.partitions),
-                    ],
+                    headers=_journey(item, origin),
                 )
                 for item in forwards
             ]
-            copies = [await producer.send(DEAD_LETTERS, letter.payload, key=letter.key or None, headers=_origin(letter, origin))
-                      for letter in letters]  # fmt: skip
             reached: dict[int, int] = {}
             for where in await asyncio.gather(*sent):
                 reached[where.partition] = max(reached.get(where.partition, 0), where.offset + 1)
-            await asyncio.gather(*copies)
+            left = letters
+            while left:
+                left = await self._copy(left, origin)
             return reached
         except KafkaError as error:
             await self._drop_producer()
             raise BrokerUnavailable(f"Kafka: {_said(error)}") from error
+
+    async def _copy(self, letters: Sequence[DeadLetter], origin: Batch) -> list[DeadLetter]:
+        """Send copies of dead letters; return those to be sent again.
+
+        A copy that is too large for its topic is given up, for no later try would do better: the table is the truth.
+        """
+        producer = await self._ready_producer()
+        answers: list[asyncio.Future[object] | KafkaError] = []
+        for letter in letters:
+            headers = _origin(letter, origin)
+            try:
+                answers.append(await producer.send(DEAD_LETTERS, letter.payload, key=letter.key or None, headers=headers))
+            except MessageSizeTooLargeError as error:
+                answers.append(error)
+        refused, failed = [], []
+        failure: KafkaError | None = None
+        for letter, answer in zip(letters, answers, strict=True):
+            try:
+                if isinstance(answer, KafkaError):
+                    raise answer
+                await answer
+            except MessageSizeTooLargeError:
+                refused.append(letter)
+            except KafkaError as error:
+                failure = error
+                failed.append(letter)
+        if failure is not None and not refused:
+            raise failure
+        for letter in refused:
+            log.warning(
+                "dead_letter_not_copied",
+                partition=origin.partition,
+                offset=letter.offset,
+                index=letter.index,
+                size_bytes=len(letter.payload),
+                action="it is in the table; `toolledger topics` makes room for such copies too",
+            )
+        if refused:
+            # The number of what was refused is missing in this producer's sequence, so that nothing behind it is taken.
+            await self._drop_producer()
+        return failed
 
     async def _ready_producer(self) -> AIOKafkaProducer:
         async with self._starting:
@@ -162,8 +203,7 @@ class KafkaBroker:
                     acks="all",
                     enable_idempotence=True,
                     compression_type="lz4",
-                    # A dead letter may be as large as any record, and carries headers beside.
-                    max_request_size=2 * RECORD_BYTES_MAX,
+                    max_request_size=LETTER_BYTES_MAX,
                 )
                 await producer.start()
                 self._producer = producer
@@ -209,10 +249,19 @@ def _said(error: KafkaError) -> str:
     return repr(error)
 
 
+def _journey(item: Forward, origin: Batch) -> list[tuple[str, bytes]]:
+    headers = [
+        (HEADER_PROJECT, item.project_id.encode()),
+        (HEADER_FIRST_ACCEPTED_MS, b"%d" % item.first_accepted_ms),
+        (HEADER_FORWARDED_AMONG, b"%d" % origin.partitions),
+    ]
+    return [*headers, (HEADER_REPLAY_OF, item.replay_of.encode())] if item.replay_of else headers
+
+
 def _origin(letter: DeadLetter, batch: Batch) -> list[tuple[str, bytes]]:
     said = {
         "reason": letter.reason,
-        "message": letter.message,
+        "message": letter.message[:_MESSAGE_CHARS_MAX],
         "topic": TOOL_EXECUTIONS,
         "partition": str(batch.partition),
         "offset": str(letter.offset),

@@ -4,7 +4,6 @@ A record's value is one JSON object, an array of them, or NDJSON. What cannot be
 bytes; its neighbours go on.
 """
 
-import json
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -18,17 +17,13 @@ from ingest.contract.event import (
     EVENT_BYTES_MAX,
     TIMESTAMP_AHEAD_MS_MAX,
     TIMESTAMP_MS_MIN,
-    WORKER_SLACK_MS,
     Event,
-    check_objects,
-    check_timestamp,
-    decode_event,
-    timestamp_ms,
 )
-from ingest.contract.topics import HEADER_FIRST_ACCEPTED_MS, HEADER_FORWARDED_AMONG, HEADER_PROJECT
+from ingest.contract.pieces import WHITESPACE, checked, decode_piece, pieces, project_of
+from ingest.contract.replay import letter_id, parse_letter_id
+from ingest.contract.topics import HEADER_FIRST_ACCEPTED_MS, HEADER_FORWARDED_AMONG, HEADER_PROJECT, HEADER_REPLAY_OF
 
 # A dead letter keeps its bytes up to Kafka's own limit for a record; a longer one could not have come in.
-_WHITESPACE: Final = b" \t\r\n"
 # Below this many records of one object each, one by one is as fast.
 _WORTH_BULK: Final = 3
 _NUMBERS: Final = frozenset({int, float})
@@ -36,8 +31,8 @@ _NUMBERS: Final = frozenset({int, float})
 _OBJECT_HEADS: Final = frozenset({b"{", b"", b"n"})
 
 
-# The shape of ids made here, `_Scribe._made_id`: the topic's id, partition, offset, index.
-_MADE_ID: Final = re.compile(r"[0-9a-f]{32}-[0-9]+-[0-9]+-[0-9]+")
+# The shape of ids made here, `_Scribe._made_id`: the topic's id, partition, offset, index; a replay may add one more number.
+_MADE_ID: Final = re.compile(r"[0-9a-f]{32}-[0-9]+-[0-9]+-[0-9]+(-[0-9]+)?")
 _MADE_ID_LENGTH_MIN: Final = 38
 
 
@@ -88,6 +83,8 @@ class Decoded:
     sources: list[tuple[bytes, int]] = field(default_factory=list)
     # Whether the event stays here whatever its key says: it was given its id here, or was forwarded to here.
     stays: list[bool] = field(default_factory=list)
+    # Place -> the dead letter an event was replayed from.
+    replays: dict[int, str] = field(default_factory=dict)
     dead_letters: list[DeadLetter] = field(default_factory=list)
     records: int = 0
     newest_record_ms: int = 0
@@ -118,16 +115,16 @@ def decode(records: Iterable[Record], *, incarnation: str, partition: int, parti
         partitions: how many the topic has; an event forwarded by someone who knew fewer is looked at again.
     """
     out = Decoded()
-    origin = f"{incarnation}-{partition}"
+    where = (incarnation, partition)
     ordered = list(records)
     out.records = len(ordered)
     out.newest_record_ms = max((record.timestamp_ms for record in ordered), default=0)
     place = 0
     while place < len(ordered):
         end = _alike(ordered, place)
-        if end - place < _WORTH_BULK or not _Scribe(ordered[place], out, origin, partitions).singles(ordered[place:end]):
+        if end - place < _WORTH_BULK or not _Scribe(ordered[place], out, where, partitions).singles(ordered[place:end]):
             for record in ordered[place:end]:
-                _Scribe(record, out, origin, partitions).record()
+                _Scribe(record, out, where, partitions).record()
         place = end
     return out
 
@@ -145,25 +142,37 @@ def _alike(records: Sequence[Record], start: int) -> int:
 class _Scribe:
     """Takes one record in."""
 
-    def __init__(self, record: Record, out: Decoded, origin: str, partitions: int) -> None:
+    def __init__(self, record: Record, out: Decoded, where: tuple[str, int], partitions: int) -> None:
         self._record = record
         self._out = out
-        self._origin = origin
+        self._incarnation, self._partition = where
         self._project = ""
         self._first_accepted_ms: int | None = None
         self._forwarded = False
+        self._replay_of = ""
         for name, value in record.headers:
             if name == HEADER_PROJECT:
                 self._project = value.decode(errors="replace")
             elif name == HEADER_FIRST_ACCEPTED_MS and value.isdigit() and len(value) < 16:
-                self._first_accepted_ms = min(int(value), record.timestamp_ms)
+                # Any producer can send headers; a time before all events is none.
+                if int(value) >= TIMESTAMP_MS_MIN:
+                    self._first_accepted_ms = min(int(value), record.timestamp_ms)
             elif name == HEADER_FORWARDED_AMONG and value.isdigit() and len(value) < 10:
                 self._forwarded = int(value) >= partitions
+            elif name == HEADER_REPLAY_OF and parse_letter_id(said := value.decode(errors="replace")) is not None:
+                self._replay_of = said
         self._accepted_ms = record.timestamp_ms if self._first_accepted_ms is None else self._first_accepted_ms
 
     def record(self) -> None:
+        """Take the record in, whatever it is."""
+        start = len(self._out.events)
+        self._record_in()
+        if self._replay_of:
+            self._out.replays.update(dict.fromkeys(range(start, len(self._out.events)), self._replay_of))
+
+    def _record_in(self) -> None:
         value = self._record.value
-        if value is None or not value.strip(_WHITESPACE):
+        if value is None or not value.strip(WHITESPACE):
             self._dead(0, value or b"", "record_empty", "the record has no value")
             return
         if not value.isascii():
@@ -197,7 +206,7 @@ class _Scribe:
     def singles(self, records: Sequence[Record]) -> bool:
         """Take in records of one object each, all at once; False, and nothing taken in, if any of them is unusual."""
         values = [record.value or b"" for record in records]
-        if not is_project(self._project) or self._first_accepted_ms is not None:
+        if not is_project(self._project) or self._first_accepted_ms is not None or self._replay_of:
             return False
         try:
             for value in values:
@@ -254,25 +263,15 @@ class _Scribe:
 
     def _pieces(self, value: bytes) -> None:
         """The slow way: piece by piece, so that one bad piece costs nothing but itself."""
-        stripped = value.strip(_WHITESPACE)
-        pieces: Sequence[bytes | msgspec.Raw]
-        if stripped[:1] == b"[":
-            try:
-                pieces = split_array(stripped)
-            except ValueError as error:
-                self._dead(0, value, "invalid_json", f"not a JSON array: {error}")
-                return
-        elif b"\n" in stripped and not _is_json(stripped):
-            pieces = [line for line in stripped.split(b"\n") if line.strip(_WHITESPACE)]
-        else:
-            pieces = [stripped]
-        for index, piece in enumerate(pieces):
+        try:
+            parts = pieces(value)
+        except InvalidEvent as error:
+            self._dead(0, value, error.reason, error.message)
+            return
+        for index, piece in enumerate(parts):
             raw = bytes(piece)
             try:
-                raw.decode()
-                event = decode_event(raw)
-            except UnicodeDecodeError:
-                self._dead(index, raw, "invalid_encoding", "the event is not UTF-8")
+                event = decode_piece(raw)
             except InvalidEvent as error:
                 self._dead(index, raw, error.reason, error.message)
             else:
@@ -282,18 +281,7 @@ class _Scribe:
         record = self._record
         out = self._out
         try:
-            check_objects(event)
-            project_id = self._project or event.project_id or ""
-            if not is_project(project_id):
-                raise InvalidEvent(
-                    "project_invalid" if project_id else "project_missing",
-                    "a `project_id` of 1 to 128 letters, digits, `_`, `-`, `.` or `:` comes in the record header or the event",
-                )
-            if event.timestamp in (None, ""):
-                at_ms = record.timestamp_ms
-            else:
-                at_ms = timestamp_ms(event.timestamp)
-                check_timestamp(at_ms, accepted_ms=self._accepted_ms, slack_ms=WORKER_SLACK_MS)
+            project_id, at_ms = checked(event, project_id=self._project, accepted_ms=self._accepted_ms)
         except InvalidEvent as error:
             value, place = source
             raw = value if place < 0 else bytes(_decode_raws.decode(value)[place])
@@ -302,7 +290,7 @@ class _Scribe:
         out.events.append(event)
         out.project_ids.append(project_id)
         out.ids.append(event.id or self._made_id(record.offset, index))
-        out.timestamps_ms.append(at_ms)
+        out.timestamps_ms.append(record.timestamp_ms if at_ms is None else at_ms)
         out.accepted_ms.append(self._accepted_ms)
         out.offsets.append(record.offset)
         out.indexes.append(index)
@@ -313,12 +301,10 @@ class _Scribe:
 
     def _made_id(self, offset: int, index: int) -> str:
         """The id of an event that came without one: the same after any replay."""
-        return f"{self._origin}-{offset}-{index}"
+        return letter_id(self._incarnation, self._partition, offset, index)
 
     def _dead(self, index: int, payload: bytes, reason: str, message: str) -> None:
-        project_id = self._project
-        if not project_id:
-            project_id = _project_of(payload)
+        project_id = self._project or project_of(payload)
         self._out.dead_letters.append(
             DeadLetter(
                 project_id=project_id if is_project(project_id) else "",
@@ -331,71 +317,3 @@ class _Scribe:
                 payload=payload,
             )
         )
-
-
-def split_array(value: bytes) -> Sequence[bytes | msgspec.Raw]:
-    """Part a JSON array into the bytes of its items.
-
-    Raises:
-        ValueError: where it is not an array even to a lenient reader, or not UTF-8.
-    """
-    try:
-        return _decode_raws.decode(value)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-        # One item that only a lenient reader can pass over (a lone surrogate, NaN) must not take the others with it.
-        return list(_lenient_items(value))
-
-
-def _lenient_items(value: bytes) -> Iterable[bytes]:
-    text = value.decode()
-    scan = json.JSONDecoder().raw_decode
-    place = _next(text, 1)
-    if text[place] == "]":
-        return
-    while True:
-        try:
-            _, end = scan(text, place)
-        except RecursionError:
-            raise ValueError("nested too deep") from None
-        yield text[place:end].encode()
-        place = _next(text, end)
-        if text[place] == "]":
-            if text[place + 1 :].strip():
-                raise ValueError("text behind the array")
-            return
-        if text[place] != ",":
-            raise ValueError(f"no comma behind item at character {place}")
-        place = _next(text, place + 1)
-
-
-def _next(text: str, place: int) -> int:
-    """The place of the next character that is no white space."""
-    while place < len(text) and text[place] in " \t\r\n":
-        place += 1
-    if place == len(text):
-        raise ValueError("the array does not end")
-    return place
-
-
-class _Owner(msgspec.Struct):
-    project_id: str = ""
-
-
-_decode_owner = msgspec.json.Decoder(_Owner)
-_decode_any = msgspec.json.Decoder(msgspec.Raw)
-
-
-def _project_of(payload: bytes) -> str:
-    """Whose a dead letter is, as far as its bytes say so."""
-    try:
-        return _decode_owner.decode(payload).project_id
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-        return ""
-
-
-def _is_json(value: bytes) -> bool:
-    try:
-        _decode_any.decode(value)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-        return False
-    return True

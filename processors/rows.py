@@ -37,6 +37,7 @@ def execution_rows(
     indexes: Sequence[int],
     data: Sequence[bytes],
     metadata: Sequence[bytes],
+    replays: Sequence[str],
     origin: Mapping[str, object],
     stores_payload: Callable[[str], bool],
 ) -> pl.DataFrame:
@@ -44,6 +45,7 @@ def execution_rows(
 
     Args:
         events: with the parallel lists beside them.
+        replays: the dead letters they were replayed from; empty where none was.
         origin: constant columns: batch_month, incarnation, kafka_partition, first_offset, rewind.
         stores_payload: whether a project keeps request and response.
     """
@@ -96,6 +98,7 @@ def execution_rows(
             pl.Series("accepted_at", accepted_ms, dtype=pl.Int64),
             pl.Series("kafka_offset", offsets, dtype=pl.UInt64),
             pl.Series("kafka_index", indexes, dtype=pl.UInt32),
+            text("replay_of", replays or [""] * len(events)),
         ]
     )
     failed = pl.col("status") == "failed"

@@ -54,7 +54,8 @@ def new_key(*, org: bool = False) -> str:
 
 def is_project(project_id: str) -> bool:
     """Tell whether a project id may be used."""
-    return _PROJECT.match(project_id) is not None
+    # fullmatch: `$` alone lets a line break through.
+    return _PROJECT.fullmatch(project_id) is not None
 
 
 def key_record(key: Key) -> tuple[bytes, bytes]:
