@@ -87,7 +87,8 @@ def _pages(app: Any, service: Callable[[], WorkerService]) -> None:
     @app.page("/readyz", name="readyz")  # type: ignore[untyped-decorator]
     async def readyz(view: Any, request: Any) -> Any:  # noqa: ARG001
         reasons = await service().unready()
-        body = json.dumps({"status": "unready" if reasons else "ready", "reasons": reasons})
+        told = {"status": "unready" if reasons else "ready", "reasons": reasons, "warnings": service().warnings()}
+        body = json.dumps(told)
         return web.Response(text=body, content_type="application/json", status=503 if reasons else 200)
 
     @app.page("/metrics", name="metrics")  # type: ignore[untyped-decorator]

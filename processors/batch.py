@@ -13,6 +13,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from ingest.contract.partitioning import event_key, home_partitions
+from processors.alarm import Stretch, stretches
 from processors.decode import DeadLetter, Decoded, Record, decode, looks_made
 from processors.dedupe import SeenFilter, Suspects, id_hashes, suspects
 from processors.late import late_at
@@ -98,6 +99,7 @@ class Prepared:
     projects: dict[str, dict[str, int]]
     newest_record_ms: int
     conflict: str = ""
+    stretches: list[Stretch] = field(default_factory=list)
     accepted_hashes: NDArray[np.uint64] = field(default_factory=lambda: np.empty(0, dtype=np.uint64))
 
 
@@ -234,6 +236,12 @@ def settle(
         projects=projects,
         newest_record_ms=decoded.newest_record_ms,
         conflict=f"{decoded.project_ids[conflicts[0]]}/{decoded.ids[conflicts[0]]}" if conflicts else "",
+        stretches=stretches(
+            good=decoded.offsets,
+            indexes=decoded.indexes,
+            dead=[(letter.offset, letter.index, letter.project_id) for letter in decoded.dead_letters],
+            times_ms=[(record.offset, record.timestamp_ms) for record in batch.records],
+        ),
         accepted_hashes=candidates.hashes[accepted],
     )
     _sum_up(prepared, executions)

@@ -303,6 +303,8 @@ class RunConsumer(stock.Consumer):  # type: ignore[misc]
         self._in_flight_bytes = 0
         # Since when nothing but offsets without records lies beyond what was handed over.
         self._hollow_since: dict[TP, float] = {}
+        # Nothing more is fetched of these until the next rebalance.
+        self._resting: set[TP] = set()
         self._freed = asyncio.Event()
         self._opening: set[asyncio.Task[None]] = set()
         # Told apart by rebalances, not generations: a member may be assigned twice under one.
@@ -347,6 +349,7 @@ class RunConsumer(stock.Consumer):  # type: ignore[misc]
         self._turn += 1
         self._next.clear()
         self._in_flight.clear()
+        self._resting.clear()
         self._in_flight_bytes = 0
         self._hollow_since.clear()
         self.owner.suspend()
@@ -383,7 +386,8 @@ class RunConsumer(stock.Consumer):  # type: ignore[misc]
 
     async def _getmany(self, active_partitions: set[TP] | None, timeout: float) -> Mapping[TP, list[Any]]:  # noqa: ASYNC109, ARG002
         turn = self._turn
-        wanted = {tp for tp in self._next if self._in_flight.get(tp, 0) < _RUNS_IN_FLIGHT}
+        active = self._next.keys() - self._resting
+        wanted = {tp for tp in active if self._in_flight.get(tp, 0) < _RUNS_IN_FLIGHT}
         if not wanted or self._in_flight_bytes >= self.ahead_bytes:
             self._freed.clear()
             try:
@@ -392,7 +396,7 @@ class RunConsumer(stock.Consumer):  # type: ignore[misc]
             except TimeoutError:
                 return {}
             return {}
-        busy = len(wanted) < len(self._next)
+        busy = len(wanted) < len(active)
         fetched, positions = await self.thread.fetch(
             wanted, _BUSY_FETCH_S if busy else _HOLLOW_S if self._hollow_since else timeout
         )
@@ -433,10 +437,12 @@ class RunConsumer(stock.Consumer):  # type: ignore[misc]
         self._in_flight_bytes += nbytes
         return run
 
-    def done(self, run: Run) -> None:
-        """The agent has finished a run: there is room for another of its partition."""
+    def done(self, run: Run, *, more: bool = True) -> None:
+        """The agent has finished a run: there is room for another of its partition, unless it should have no more."""
         tp = TP(self.topic, run.partition)
         if self._in_flight.get(tp, 0) > 0 and run.generation == self.app.consumer_generation_id:
+            if not more:
+                self._resting.add(tp)
             self._in_flight[tp] -= 1
             self._in_flight_bytes -= run.nbytes
             self._freed.set()

@@ -52,6 +52,7 @@ class PartitionLedger:
         reached: Callable[[str], Awaitable[None]],
         room: Room,
         now_ms: Callable[[], int],
+        admits: Callable[[Prepared], Awaitable[bool]],
     ) -> None:
         self.partition = partition
         self.next_offset = -1
@@ -75,6 +76,7 @@ class PartitionLedger:
             reached=reached,
             now_ms=now_ms,
         )
+        self._admits = admits
         self._generation: int | None = None
         self._incarnation = ""
         self._partitions = 0
@@ -218,6 +220,9 @@ class PartitionLedger:
     async def _write(self, batch: Batch, *, generation: int) -> None:
         assert self.seen is not None, "a partition is opened before it is written"
         prepared = await self._writer.prepare(batch, self.seen)
+        if not await self._writer.until_done("watch", lambda: self._admits(prepared)):
+            self.suspend()
+            raise AbandonedError
         await self._require_topic()
         if self._generation != generation:
             raise AbandonedError

@@ -10,10 +10,12 @@ from ingest.contract import metrics
 from ingest.contract.control import ControlFollower
 from ingest.contract.errors import LedgerInvariantBroken, TransportError
 from ingest.contract.logs import logger
+from processors.alarm import AlarmLimits
 from processors.broker import KafkaBroker
 from processors.driver import Run, RunConsumer
 from processors.heartbeat import Heartbeat
 from processors.ledger import AbandonedError, Limits, PartitionLedger
+from processors.letter_watch import LetterWatch
 from processors.room import Room
 from processors.settings import WorkerSettings
 from processors.sink import ClickHouseStore
@@ -59,6 +61,11 @@ class WorkerService:
         self._incarnation = ""
         self._partitions = 0
         self._room = Room(settings.work_bytes)
+        self._letters = LetterWatch(
+            store,
+            limits=AlarmLimits(run_max=settings.dead_letter_run_max, ratio_max=settings.dead_letter_ratio_max),
+            stops=settings.dead_letter_stop,
+        )
         # One thread: the work is bound by the interpreter, more of them would only interleave.
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="prepare")
 
@@ -66,6 +73,8 @@ class WorkerService:
 
     def suspend(self) -> None:
         """A rebalance begins."""
+        for partition in self._owned:
+            self._letters.closed(partition)
         self._owned.clear()
         for ledger in self._ledgers.values():
             ledger.suspend()
@@ -87,6 +96,7 @@ class WorkerService:
         async def hold() -> None:
             await self._heartbeat.hold(partition, opened.held, incarnation=incarnation, partitions=partitions)
 
+        self._letters.opened(partition)
         try:
             start = await ledger.open(generation, incarnation=incarnation, partitions=partitions)
             await ledger.until_done("hold", hold)
@@ -115,7 +125,7 @@ class WorkerService:
         except AbandonedError:
             log.info("run_dropped", partition=run.partition, generation=run.generation, first_offset=run.first_offset)
         finally:
-            self._consumer().done(run)
+            self._consumer().done(run, more=not self._letters.stopped(run.partition))
 
     # Its own heartbeat.
 
@@ -168,11 +178,16 @@ class WorkerService:
             if ledger.trouble:
                 trouble.setdefault(ledger.trouble, []).append(partition)
         reasons += [f"partition {', '.join(map(str, of))} waits: {text}" for text, of in trouble.items()]
+        reasons += self._letters.reasons()
         try:
             await self._store.ping()
         except TransportError as error:
             reasons.append(str(error))
         return reasons
+
+    def warnings(self) -> list[str]:
+        """Return what should be looked at, though the worker works."""
+        return self._letters.warnings(sorted(self._owned))
 
     def close(self) -> None:
         """Give the thread back."""
@@ -196,6 +211,7 @@ class WorkerService:
             reached=self._reached,
             room=self._room,
             now_ms=now_ms,
+            admits=self._letters.admits,
         )
 
     def _in_thread(self, work: Callable[[], T], /) -> Awaitable[T]:

@@ -23,4 +23,16 @@ class WorkerSettings(CommonSettings):
     progress_ms: int = Field(default=1_000, ge=50, description="how often freshness is reported")
     window_close_ms: int = Field(default=300_000, ge=0, description="an hour of usage closes so long after its end")
     dedupe_horizon_ms: int = Field(default=7 * 24 * 3_600_000, ge=60_000, description="how long an id is known for sure")
+    dead_letter_run_max: int = Field(
+        default=1_000, ge=1, description="an alarm at this many dead letters in a row in a partition"
+    )
+    dead_letter_ratio_max: float = Field(
+        default=0.5,
+        ge=0,
+        le=1,
+        description="an alarm above this share of dead letters in five minutes of a partition",
+    )
+    dead_letter_stop: bool = Field(
+        default=False, description="at an alarm the partition stops, instead of turning more into dead letters"
+    )
     dedupe_bytes: int = Field(default=200 * 1024 * 1024, ge=1024 * 1024, description="memory of the filter of known ids")

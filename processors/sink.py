@@ -44,6 +44,8 @@ _INSERT: Final = {
     "min_insert_block_size_bytes": 0,
     "input_format_parallel_parsing": 0,
 }
+# Batches that tell whoever takes a partition over how much of it turned into dead letters; minutes of them.
+_RECALLED: Final = 1_000
 _QUERY_BYTES_MAX: Final = 16 * 1024 * 1024
 
 _FAILURES: Final = (ClickHouseError, ClientError, OSError)
@@ -159,6 +161,16 @@ class ClickHouseStore:
             {**_range(batch), "kind": tables.KIND_RECEIPT},
         )
         return bool(rows[0][0])
+
+    async def recent_letters(self, incarnation: str, partition: int) -> Sequence[tuple[int, int, int]]:
+        rows = await self._rows(
+            "SELECT max(newest_record_ms), sum(events), sum(dead_letters)"
+            f" FROM {tables.USAGE_WINDOWS} WHERE kind = {{kind:String}} AND project_id = ''"
+            " AND incarnation = {incarnation:String} AND kafka_partition = {partition:UInt32}"
+            f" GROUP BY first_offset ORDER BY first_offset DESC LIMIT {_RECALLED}",
+            {"kind": tables.KIND_RECEIPT, "incarnation": incarnation, "partition": partition},
+        )
+        return [(int(newest), int(events), int(dead)) for newest, events, dead in reversed(rows)]
 
     async def known(self, candidates: Candidates) -> dict[int, int]:
         return await known_ids.known(candidates, self._rows)

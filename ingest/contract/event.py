@@ -42,6 +42,7 @@ Reason = Literal[
     "project_invalid",
     "project_mismatch",
     "record_empty",
+    "too_many_pieces",
 ]
 
 Identifier = Annotated[str, Meta(max_length=IDENTIFIER_CHARS_MAX)]

@@ -25,6 +25,12 @@ HTTP_SECONDS: Final = Histogram(
 WORKER_RECORDS: Final = Counter("toolledger_worker_records", "Kafka records proved by a receipt", registry=REGISTRY)
 WORKER_EVENTS: Final = Counter("toolledger_worker_events", "Events by outcome", ["outcome"], registry=REGISTRY)
 WORKER_DEAD_LETTERS: Final = Counter("toolledger_worker_dead_letters", "Dead letters by reason", ["reason"], registry=REGISTRY)
+DEAD_LETTER_ALARM: Final = Gauge(
+    "toolledger_dead_letter_alarm", "1 while too much turns into dead letters", ["partition"], registry=REGISTRY
+)
+PARTITION_STOPPED: Final = Gauge(
+    "toolledger_partition_stopped", "1 while a partition waits because of an alarm", ["partition"], registry=REGISTRY
+)
 WORKER_BATCHES: Final = Counter("toolledger_worker_batches", "Batches by how they began", ["kind"], registry=REGISTRY)
 WORKER_STEP_SECONDS: Final = Histogram(
     "toolledger_worker_step_seconds", "Time of each step of a batch", ["step"], buckets=_SECONDS, registry=REGISTRY

@@ -29,6 +29,11 @@ class _Owner(msgspec.Struct):
     project_id: str = ""
 
 
+# The shortest event has 51 bytes. Of pieces half as long on average most are none, and each alone would cost a row: four
+# megabytes of line breaks must not become two million dead letters.
+_PIECE_BYTES_MIN: Final = 25
+_PIECES_ALWAYS: Final = 1_000
+
 _decode_raws = msgspec.json.Decoder(list[msgspec.Raw])
 _decode_owner = msgspec.json.Decoder(_Owner)
 _decode_any = msgspec.json.Decoder(msgspec.Raw)
@@ -39,8 +44,15 @@ def pieces(value: bytes) -> Sequence[bytes | msgspec.Raw]:
     """Part a value into the bytes of its events: one JSON object, an array of them, or NDJSON.
 
     Raises:
-        InvalidEvent: `record_empty`, or `invalid_json` for what begins as an array and is none.
+        InvalidEvent: `record_empty`, `invalid_json` for what begins as an array and is none, or `too_many_pieces`.
     """
+    found = _pieces(value)
+    if len(found) > max(_PIECES_ALWAYS, len(value) // _PIECE_BYTES_MIN):
+        raise InvalidEvent("too_many_pieces", f"the record has {len(found)} pieces in {len(value)} bytes: no pack of events")
+    return found
+
+
+def _pieces(value: bytes) -> Sequence[bytes | msgspec.Raw]:
     stripped = value.strip(WHITESPACE)
     if not stripped:
         raise InvalidEvent("record_empty", "the record has no value")
@@ -69,7 +81,8 @@ def is_whole_record(*, index: int, reason: str, payload: bytes) -> bool:
 
     An item of an array, or a line, is refused for another reason or at another place.
     """
-    return index == 0 and reason == "invalid_json" and payload.lstrip(WHITESPACE)[:1] == b"["
+    no_array = reason == "invalid_json" and payload.lstrip(WHITESPACE)[:1] == b"["
+    return index == 0 and (no_array or reason == "too_many_pieces")
 
 
 def checked(event: Event, *, project_id: str, accepted_ms: int) -> tuple[str, int | None]:

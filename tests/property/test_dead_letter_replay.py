@@ -234,6 +234,25 @@ def test_a_replay_is_always_asked_of_the_truth() -> None:
     assert (second.totals["accepted"], second.totals["duplicates"]) == (0, 1)
 
 
+@pytest.mark.parametrize("value", [b"1\n" * 2_000_000, b"[" + b"1," * 1_999_999 + b"1]", b"[" + b"NaN," * 199_999 + b"NaN]"])
+def test_megabytes_of_crumbs_are_one_dead_letter(value: bytes) -> None:
+    """What cannot be a pack of events is kept whole, so that one record never becomes millions of rows."""
+    (letter,) = letters_of(taken([Record(offset=9, timestamp_ms=START_MS, key=None, value=value)]))
+    assert (letter.reason, letter.payload) == ("too_many_pieces", value)
+    (sent,) = replay(letter, incarnation=INCARNATION, partitions=PARTITIONS, mended=json.dumps(GOOD).encode(), project_id="p")
+    assert sent.event_id == letter.id
+
+
+def test_the_shortest_events_are_no_crumbs() -> None:
+    """As many as a record can hold are taken in."""
+    shortest = b'{"tool_slug":"X","status":"failed","duration_ms":1}'
+    count = 40_000
+    headers = [("project_id", b"p")]
+    for value in (b"[" + b",".join([shortest] * count) + b"]", b"\n".join([shortest] * count)):
+        found = taken([Record(offset=9, timestamp_ms=START_MS, key=None, value=value, headers=headers)])
+        assert (len(found.events), found.dead_letters) == (count, [])
+
+
 def test_an_event_without_room_for_its_id_is_refused_not_sent() -> None:
     """Nothing is sent that would come back as a dead letter of its own."""
     padding = "x" * (EVENT_BYTES_MAX - len(json.dumps({**GOOD, "data": {"p": ""}})))

@@ -13,6 +13,7 @@ from typing import Any, Final
 from ingest.contract.errors import LedgerInvariantBroken, TransportError
 from ingest.contract.partitioning import event_key, home_partition
 from ingest.contract.topics import HEADER_PROJECT
+from processors.batch import Prepared
 from processors.driver import Run
 from processors.heartbeat import Heartbeat
 from processors.ledger import AbandonedError, Limits, PartitionLedger
@@ -146,6 +147,9 @@ class Worker(Caller):
         async def reached(step: str) -> None:
             await asyncio.sleep(0)
 
+        async def admits(_: Prepared) -> bool:
+            return True
+
         async def in_thread(work: Callable[[], Any], /) -> Any:
             return work()
 
@@ -159,6 +163,7 @@ class Worker(Caller):
             reached=reached,
             room=Room(1_000_000),
             now_ms=self._servers.tick,
+            admits=admits,
         )
 
     async def _own(self, partition: int, generation: int, turn: int) -> None:
