@@ -161,9 +161,7 @@ def read(batch: Batch, *, seen: SeenFilter) -> Candidates:
     # An event whose id was made counted where it was found, so its home's filter may not know it when somebody sends it again
     # (from an export, say) under the id it was given. A replay may come when every filter has long forgotten.
     always = [
-        place
-        for place in firsts
-        if place in decoded.replays or (looks_made(decoded.ids[place]) and decoded.events[place].id)
+        place for place in firsts if place in decoded.replays or (looks_made(decoded.ids[place]) and decoded.events[place].id)
     ]
     return Candidates(
         batch=batch,

@@ -77,6 +77,8 @@ class Cursors:
         secret: of the deployment; may be empty.
         filters: of the question; their order and repeats do not matter.
         from_ms, to_ms: range of the question as asked, None where it was not.
+        of: what is paged, and the version of how.
+        asked: whatever else the question says.
     """
 
     secret: str
@@ -84,6 +86,8 @@ class Cursors:
     filters: Sequence[Filter]
     from_ms: int | None
     to_ms: int | None
+    of: str = "logs.1"
+    asked: Sequence[str] = ()
 
     def write(self, place: Place) -> str:
         """Return the cursor of a place."""
@@ -99,4 +103,5 @@ class Cursors:
 
     def _seal(self) -> Seal:
         filters = [(one.field, one.operator, one.value) for one in sorted(set(self.filters))]
-        return Seal(secret=self.secret, tenant=self.tenant, question=["logs.1", filters, self.from_ms, self.to_ms])
+        question = [self.of, filters, self.from_ms, self.to_ms, *self.asked]
+        return Seal(secret=self.secret, tenant=self.tenant, question=question)

@@ -15,6 +15,7 @@ from setproctitle import setproctitle
 from ingest.contract import logs
 from ingest.contract.control import ControlFollower
 from ingest.contract.errors import ConfigurationError
+from ingest.contract.replayer import Replayer
 from query_api.http.app import application
 from query_api.http.edge import Services
 from query_api.progress import Freshness
@@ -57,7 +58,8 @@ async def serve(settings: QuerySettings) -> None:
     control = ControlFollower(settings.kafka)
     reader = Reader(settings)
     freshness = Freshness(reader, cache_s=settings.freshness_cache_s)
-    services = Services(settings=settings, control=control, reader=reader, freshness=freshness)
+    replayer = Replayer(settings.kafka, timeout_s=settings.query_replay_timeout_s)
+    services = Services(settings=settings, control=control, reader=reader, freshness=freshness, replayer=replayer)
     server = _Server(
         uvicorn.Config(
             application(services),
@@ -91,6 +93,7 @@ async def serve(settings: QuerySettings) -> None:
     finally:
         await control.stop()
         await reader.close()
+        await replayer.close()
         log.info("query_stopped")
 
 

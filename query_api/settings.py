@@ -24,6 +24,7 @@ class QuerySettings(CommonSettings):
     query_in_flight_max: int = Field(default=64, ge=1, description="questions asked of ClickHouse at once; more wait")
     query_wait_s_max: float = Field(default=5, gt=0, description="a question that waited longer for its turn is refused: 503")
     query_body_bytes_max: int = Field(default=MIB, ge=16_384, description="one request's body; beyond it: 413")
+    query_replay_timeout_s: float = Field(default=10, gt=0, description="Kafka must have taken a replay by then, else 503")
     query_retry_after_s: int = Field(default=2, ge=1, description="Retry-After of 503 answers")
     query_stop_timeout_s: int = Field(default=15, ge=1, description="requests in flight may take this long at a stop")
 

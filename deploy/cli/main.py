@@ -26,6 +26,7 @@ _VERBS: Final = {
     "logs": ("reading", "Show what happened, newest first."),
     "log": ("reading", "Show one tool call in full."),
     "usage": ("reading", "Show calls, error rates and percentiles."),
+    "dead-letters": ("dead_letters", "See input that is no event, mend it, replay it exactly once."),
     "verify": ("schema", "Prove that nothing is missing and nothing counted twice."),
     "config": ("configuration", "Show the settings in force and where each came from."),
 }
@@ -42,7 +43,7 @@ class _Verbs(click.Group):
     def get_command(self, _context: click.Context, name: str) -> click.Command | None:
         if name not in _VERBS:
             return None
-        command = getattr(importlib.import_module(f"deploy.cli.{_VERBS[name][0]}"), name)
+        command = getattr(importlib.import_module(f"deploy.cli.{_VERBS[name][0]}"), name.replace("-", "_"))
         assert isinstance(command, click.Command)
         return command
 

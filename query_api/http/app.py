@@ -8,7 +8,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from query_api.http import corrections, logs, usage, v1
+from query_api.http import corrections, letters, logs, usage, v1
 from query_api.http.edge import Services, endpoint, refusal
 from query_api.http.health import Health
 
@@ -30,6 +30,9 @@ def application(services: Services) -> Starlette:
         ("GET", "/v1/usage", v1.usage, "project"),
         ("GET", "/v1/usage/corrections", corrections.corrections, "project"),
         ("GET", "/v1/freshness", v1.freshness, "project"),
+        ("GET", "/v1/dead-letters", letters.page, "project"),
+        ("GET", "/v1/dead-letters/{id}", letters.detail, "project"),
+        ("POST", "/v1/dead-letters/{id}/replay", letters.send_back, "project"),
     ]
     health = Health(services)
     table = [

@@ -17,10 +17,12 @@ class Caller:
 
     Args:
         projects: of a project key its own, of an organisation's all that belong to it, in order; may be none then.
+        may_write: whether it may also send events.
     """
 
     key_hash: str
     projects: tuple[str, ...]
+    may_write: bool = False
 
     def tenant(self, only: Sequence[str] = ()) -> Tenant | None:
         """Return the tenant of this key, or of some of its projects; None where the organisation has no project.
@@ -45,7 +47,7 @@ def project_caller(headers: Iterable[tuple[bytes, bytes]], access: Access, *, ca
     name, key = _identify(headers, access, caught_up=caught_up)
     if name != PROJECT_KEY_HEADER or not key.project_id:
         raise QueryError(403, slug_of(403), f"This route takes a project's key in {PROJECT_KEY_HEADER}")
-    return Caller(key_hash=key.key_hash, projects=(key.project_id,))
+    return Caller(key_hash=key.key_hash, projects=(key.project_id,), may_write=key.scope == "full")
 
 
 def org_caller(headers: Iterable[tuple[bytes, bytes]], access: Access, *, caught_up: bool) -> Caller:

@@ -13,6 +13,7 @@ from ingest.contract.errors import QueryError, TransportError
 from ingest.contract.http_errors import REQUEST_ID_HEADER, error_body, request_id, slug_of
 from ingest.contract.logs import logger
 from ingest.contract.metrics import HTTP_SECONDS
+from ingest.contract.replayer import Replayer
 from query_api.http.caller import Caller, org_caller, project_caller
 from query_api.log_items import iso
 from query_api.progress import Freshness
@@ -34,6 +35,7 @@ class Services:
     control: ControlFollower
     reader: Reader
     freshness: Freshness
+    replayer: Replayer
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,11 +46,13 @@ class Answer:
         body: JSON; unused with `error`.
         error: a refusal that was found in the data, and so vouches for its freshness too.
         complete_until_ms: of an answer built from ClickHouse, read before the data.
+        status: of an answer that is no error.
     """
 
     body: bytes = b""
     error: QueryError | None = None
     complete_until_ms: int | None = None
+    status: int = 200
 
 
 Handler = Callable[[Request, Caller, Services], Awaitable[Answer]]
@@ -77,7 +81,7 @@ def endpoint(
                 headers[COMPLETE_UNTIL_HEADER] = iso(result.complete_until_ms)
             if result.error is not None:
                 raise result.error
-            response = Response(result.body, media_type=_JSON, headers=headers)
+            response = Response(result.body, result.status, media_type=_JSON, headers=headers)
         except ClientDisconnect:
             # Nobody is left to answer; the status is only for the metric.
             response = Response(status_code=499)

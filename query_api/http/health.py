@@ -9,10 +9,10 @@ from starlette.responses import Response
 from ingest.contract import metrics
 from ingest.contract.errors import QueryError, TransportError
 from ingest.contract.http_errors import REQUEST_ID_HEADER, error_body, request_id
-from ingest.contract.tables import PROGRESS, TOOL_EXECUTIONS, USAGE_CORRECTIONS, USAGE_WINDOWS
+from ingest.contract.tables import DEAD_LETTERS, PROGRESS, TOOL_EXECUTIONS, USAGE_CORRECTIONS, USAGE_WINDOWS
 from query_api.http.edge import Services
 
-_TABLES: Final = (TOOL_EXECUTIONS, USAGE_WINDOWS, USAGE_CORRECTIONS, PROGRESS)
+_TABLES: Final = (TOOL_EXECUTIONS, USAGE_WINDOWS, USAGE_CORRECTIONS, DEAD_LETTERS, PROGRESS)
 _SCHEMA: Final = "SELECT name FROM system.tables WHERE database = currentDatabase()"
 
 

@@ -44,7 +44,9 @@ def prepared(some: Sequence[Record]) -> Prepared:
         next_offset=some[-1].offset + 1,
         records=some,
     )
-    return settle(read(batch, seen=SeenFilter(budget_bytes=1 << 16)), known={}, stores_payload=lambda _: True)
+    return settle(
+        read(batch, seen=SeenFilter(budget_bytes=1 << 16)), known={}, stores_payload=lambda _: True, window_close_ms=0
+    )
 
 
 @settings(max_examples=80, deadline=None)

@@ -219,7 +219,7 @@ def batch_of(records: Sequence[Record], *, seen: SeenFilter, known: set[str], pa
     candidates = read(batch, seen=seen)
     asked = {*candidates.suspects.by_id, *candidates.suspects.by_time}
     answers = {place: 0 for place in asked if candidates.decoded.ids[place] in known}
-    return settle(candidates, known=answers, stores_payload=lambda _: True)
+    return settle(candidates, known=answers, stores_payload=lambda _: True, window_close_ms=0)
 
 
 def test_a_replay_is_always_asked_of_the_truth() -> None:

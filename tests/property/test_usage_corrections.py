@@ -178,6 +178,9 @@ def owner(servers: Servers, name: str) -> PartitionLedger:
 
     async def reached(step: str) -> None: ...
 
+    async def admits(_: Prepared) -> bool:
+        return True
+
     async def in_thread(work: Callable[[], Any], /) -> Any:
         return work()
 
@@ -189,6 +192,7 @@ def owner(servers: Servers, name: str) -> PartitionLedger:
         broker=FakeBroker(servers, caller),
         store=FakeStore(servers, caller),
         limits=Limits(batch_events=4, batch_bytes=10_000, retry_ms_max=100, dedupe_bytes=1 << 16, window_close_ms=CLOSE_MS),
+        admits=admits,
         stores_payload=lambda _: True,
         in_thread=in_thread,
         reached=reached,

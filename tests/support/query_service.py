@@ -12,6 +12,7 @@ import uvicorn
 
 from ingest.contract.access import Key, hash_key, key_record
 from ingest.contract.control import ControlFollower
+from ingest.contract.replayer import Replayer
 from query_api.http.app import application
 from query_api.http.edge import Services
 from query_api.progress import Freshness
@@ -93,7 +94,11 @@ async def query_service(clickhouse: str, **settings: Any) -> AsyncIterator[Query
     control.caught_up.set()
     reader = Reader(chosen)
     services = Services(
-        settings=chosen, control=control, reader=reader, freshness=Freshness(reader, cache_s=chosen.freshness_cache_s)
+        settings=chosen,
+        control=control,
+        reader=reader,
+        freshness=Freshness(reader, cache_s=chosen.freshness_cache_s),
+        replayer=(replayer := Replayer(chosen.kafka, timeout_s=chosen.query_replay_timeout_s)),
     )
     listening = socket.socket()
     listening.bind(("127.0.0.1", 0))
@@ -108,6 +113,7 @@ async def query_service(clickhouse: str, **settings: Any) -> AsyncIterator[Query
         server.should_exit = True
         await serving
         await reader.close()
+        await replayer.close()
 
 
 class _Server(uvicorn.Server):

@@ -19,7 +19,7 @@ from ingest.contract.errors import ConfigurationError
 # SURFACE section 2, as far as issue A goes.
 _PROMISED = {
     "up", "kafka", "clickhouse", "ingest", "worker", "query", "migrate", "topics", "keys", "projects", "send", "logs", "log",
-    "usage", "verify", "config",
+    "usage", "dead-letters", "verify", "config",
 }  # fmt: skip
 
 
