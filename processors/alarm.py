@@ -13,9 +13,9 @@ read and however they are cut into batches.
 """
 
 from bisect import bisect_left
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import groupby
 from typing import Final
 
@@ -105,30 +105,58 @@ class Judgement:
 
 def judge(watch: Watch, stretches: Iterable[Stretch], limits: AlarmLimits) -> Judgement:
     """Let a watch see more of its partition."""
+    seen = _Tally(watch)
     worst: Watch | None = None
     for stretch in stretches:
-        watch = _seen(watch, stretch)
+        seen.add(stretch)
         # Only a dead letter can pass a limit, and both grow with each of a stretch: its end tells of all of it.
-        over = watch.run >= limits.run_max or watch.ratio > limits.ratio_max
-        if stretch.dead and over:
-            worst = worst or watch
-            watch = replace(watch, alarmed=True)
-        elif watch.alarmed and not stretch.dead and watch.ratio <= limits.ratio_max * _RATIO_ENDS:
-            watch = replace(watch, alarmed=False)
-    return Judgement(crossed=worst is not None, worst=worst or watch, after=watch)
+        if stretch.dead and seen.over(limits):
+            worst = worst or seen.watch()
+            seen.alarmed = True
+        elif seen.alarmed and not stretch.dead and seen.ratio() <= limits.ratio_max * _RATIO_ENDS:
+            seen.alarmed = False
+    after = seen.watch()
+    return Judgement(crossed=worst is not None, worst=worst or after, after=after)
 
 
-def _seen(watch: Watch, stretch: Stretch) -> Watch:
-    slots = [slot for slot in watch.slots if slot.at_ms > stretch.at_ms - WINDOW_MS]
-    dead = stretch.count if stretch.dead else 0
-    # Times of one partition do not go back; where a broker's clock did, what came belongs to the newest slot.
-    last = slots.pop() if slots and slots[-1].at_ms >= stretch.at_ms else _Slot(stretch.at_ms, 0, 0)
-    projects = Counter(dict(last.projects))
-    if dead:
-        projects[stretch.project_id] += dead
-    kept = tuple(projects.most_common(_PROJECTS_KEPT))
-    slots.append(_Slot(last.at_ms, last.events + stretch.count, last.dead + dead, kept))
-    return replace(watch, run=watch.run + dead if stretch.dead else 0, slots=tuple(slots))
+class _Tally:
+    """A watch in the making: one step a stretch, however many there are."""
+
+    def __init__(self, watch: Watch) -> None:
+        self.run, self.alarmed = watch.run, watch.alarmed
+        self._slots = deque((slot.at_ms, [slot.events, slot.dead], Counter(dict(slot.projects))) for slot in watch.slots)
+        self._events = sum(slot.events for slot in watch.slots)
+        self._dead = sum(slot.dead for slot in watch.slots)
+
+    def add(self, stretch: Stretch) -> None:
+        while self._slots and self._slots[0][0] <= stretch.at_ms - WINDOW_MS:
+            _, (events, died), _ = self._slots.popleft()
+            self._events -= events
+            self._dead -= died
+        # Times of one partition do not go back; where a broker's clock did, what came belongs to the newest slot.
+        if not self._slots or self._slots[-1][0] < stretch.at_ms:
+            self._slots.append((stretch.at_ms, [0, 0], Counter()))
+        _, counts, projects = self._slots[-1]
+        counts[0] += stretch.count
+        self._events += stretch.count
+        if stretch.dead:
+            counts[1] += stretch.count
+            self._dead += stretch.count
+            projects[stretch.project_id] += stretch.count
+        self.run = self.run + stretch.count if stretch.dead else 0
+
+    def ratio(self) -> float:
+        return self._dead / self._events if self._events >= RATIO_EVENTS_MIN else 0.0
+
+    def over(self, limits: AlarmLimits) -> bool:
+        return self.run >= limits.run_max or self.ratio() > limits.ratio_max
+
+    def watch(self) -> Watch:
+        slots = (
+            _Slot(at_ms, events, dead, tuple(projects.most_common(_PROJECTS_KEPT)))
+            for at_ms, (events, dead), projects in self._slots
+        )
+        return Watch(run=self.run, alarmed=self.alarmed, slots=tuple(slots))
 
 
 def stretches(
@@ -178,13 +206,14 @@ def recalled(receipts: Iterable[tuple[int, int, int]], limits: AlarmLimits) -> W
     Args:
         receipts: (time of the newest record, events, dead letters) of the last batches, oldest first.
     """
-    watch = Watch()
+    seen = _Tally(Watch())
     for newest_ms, events, dead in receipts:
         at_ms = newest_ms - newest_ms % SLOT_MS
         if events > dead:
-            watch = _seen(watch, Stretch(at_ms, False, events - dead))
+            seen.add(Stretch(at_ms, False, events - dead))
         if dead:
-            watch = _seen(watch, Stretch(at_ms, True, dead))
+            seen.add(Stretch(at_ms, True, dead))
             # Where in the batch they stood is not on record.
-            watch = watch if events == dead else replace(watch, run=0)
-    return replace(watch, alarmed=watch.run >= limits.run_max or watch.ratio > limits.ratio_max)
+            seen.run = seen.run if events == dead else 0
+    seen.alarmed = seen.over(limits)
+    return seen.watch()

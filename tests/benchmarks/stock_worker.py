@@ -84,7 +84,7 @@ def main(partitions: int, expected: int) -> None:
             next_offset=records[-1].offset + 1,
             records=records,
         )
-        prepared = settle(read(batch, seen=seen[partition]), known={}, stores_payload=lambda _: True)
+        prepared = settle(read(batch, seen=seen[partition]), known={}, stores_payload=lambda _: True, window_close_ms=300_000)
         await asyncio.gather(store.write_executions(prepared), store.write_usage(prepared))
         seen[partition].add(prepared.accepted_hashes, accepted_ms=prepared.newest_record_ms)
         return prepared.totals["events"]
