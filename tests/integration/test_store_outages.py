@@ -86,7 +86,7 @@ def batch(offset: int, *, event_id: str = "") -> tuple[Candidates, Prepared]:
     one = Batch(incarnation="i", partition=0, partitions=1, first_offset=offset, next_offset=offset + 1, records=[record])
     candidates = read(one, seen=SeenFilter(budget_bytes=1 << 20))
     asked = replace(candidates, suspects=Suspects(by_id=[0], by_time=[]))
-    return asked, settle(candidates, known={}, stores_payload=lambda _: True)
+    return asked, settle(candidates, known={}, stores_payload=lambda _: True, window_close_ms=300_000)
 
 
 async def load(store: ClickHouseStore) -> int:
