@@ -52,7 +52,7 @@ def verify(kafka: str, clickhouse: str, *, progress: Tell | None = None) -> Repo
     tell("log", 0, 1)
     log = asyncio.run(_log(kafka))
     with Store(clickhouse) as store:
-        return _report(store, log, tell)
+        return _report(store, log, tell, again=lambda: asyncio.run(_log(kafka)))
 
 
 async def _log(kafka: str) -> Log:
@@ -78,12 +78,12 @@ async def _log(kafka: str) -> Log:
     return Log(incarnation=incarnation, ends={key.partition: (starts[key], ends[key]) for key in keys}, began=began)
 
 
-def _report(store: Store, log: Log, tell: Tell) -> Report:
+def _report(store: Store, log: Log, tell: Tell, *, again: Callable[[], Log]) -> Report:
     receipts = Receipts(store, incarnation=log.incarnation, began=log.began)
     findings: list[Finding] = []
     steps: list[tuple[str, Callable[[], Iterator[Finding]]]] = [
         ("receipts", receipts.chain),
-        ("log ends", lambda: _log_ends(log, receipts.proved_now)),
+        ("log ends", lambda: log_ends(log, receipts.proved_now, again=again)),
         ("rows", receipts.rows),
         ("dead letters", receipts.dead_letters),
     ]
@@ -117,15 +117,22 @@ def _report(store: Store, log: Log, tell: Tell) -> Report:
     )
 
 
-def _log_ends(log: Log, proved_now: dict[int, int]) -> Iterator[Finding]:
-    """Where receipts end, Kafka still has the rest."""
+def log_ends(log: Log, proved_now: dict[int, int], *, again: Callable[[], Log]) -> Iterator[Finding]:
+    """Where receipts end, Kafka still has the rest.
+
+    Args:
+        log: asked before the receipts.
+        again: asks it again. Records that came and were proved in between lie beyond the ends of `log`, but not of this one.
+    """
+    ahead = [number for number, (_, end) in log.ends.items() if proved_now.get(number, 0) > end]
+    now = again().ends if ahead else log.ends
     for partition, (start, end) in log.ends.items():
         proved = proved_now.get(partition)
         if proved is not None and proved < start:
             yield finding(
                 "lost_to_retention", f"partition {partition}: [{proved}, {start}) is gone and nobody read it", partition
             )
-        if proved is not None and proved > end:
+        if proved is not None and proved > (end := max(end, now.get(partition, (0, 0))[1])):
             yield finding("ahead_of_log", f"partition {partition}: proved up to {proved}, the log ends at {end}", partition)
 
 

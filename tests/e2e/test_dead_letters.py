@@ -17,7 +17,7 @@ import pytest
 from deploy.cli.main import main
 from ingest.contract.partitioning import event_key, home_partition
 from tests.support.ingest_service import IngestService
-from tests.support.pipeline import Pipeline
+from tests.support.pipeline import Pipeline, eventually
 from tests.support.query_service import KEY_A, KEY_B, KEY_INGEST, KEY_READ, query_service
 
 pytestmark = pytest.mark.real
@@ -182,6 +182,8 @@ def test_a_replay_and_the_event_that_came_by_itself_count_once(pipeline: Pipelin
     # It came by itself, with a time of its own, before the replay.
     away = (home_partition(event_key("both", "e1"), pipeline.partitions) + 1) % pipeline.partitions
     pipeline.send_records([(raw, away)], project="both")
+    # It is proved away from home first, and at home a moment later.
+    eventually("it is in the logs", lambda: logs(pipeline, "both"))
     exact(pipeline)
     mended = pipeline.folder / "mended.json"
     mended.write_bytes(raw)
