@@ -1,6 +1,6 @@
 """What ClickHouse knows of ids: the answers about suspects, and the filling of the filters.
 
-Two rules, both measured (decision 5):
+Two rules, both measured (decision 7):
 - An id is looked for at its time first, which costs a few granules, and by id alone only if it is not there.
 - The batch's own rows are taken out of the answer, never by a condition on the rows: ClickHouse 26.9 loses rows where such a
   condition meets the projection `by_id`.
