@@ -4,8 +4,6 @@ import asyncio
 import json
 import time
 from collections import Counter
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -25,16 +23,6 @@ EVERY_CORRECTION = (
     "SELECT toUnixTimestamp(window_start), corrected_ms, tool_slug, user_id, session_id, status, kafka_partition, kafka_offset,"
     " sum(calls) FROM usage_corrections GROUP BY ALL ORDER BY ALL"
 )
-
-
-@pytest.fixture
-def pipeline(tmp_path: Path) -> Iterator[Pipeline]:
-    made = Pipeline(tmp_path)
-    try:
-        made.start()
-        yield made
-    finally:
-        made.stop()
 
 
 def make(salt: str, count: int, now_ms: int) -> list[tuple[str, dict[str, Any]]]:

@@ -5,8 +5,6 @@ import json
 import random
 import signal
 import time
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 from aiokafka import AIOKafkaProducer
@@ -22,16 +20,6 @@ _PROJECT = "demo"
 _SECONDS = 24.0
 _QUIET_S = 6.0  # at first there are transactions alone
 _IDLE = 3  # this partition gets nothing but strays
-
-
-@pytest.fixture
-def pipeline(tmp_path: Path) -> Iterator[Pipeline]:
-    made = Pipeline(tmp_path)
-    try:
-        made.start()
-        yield made
-    finally:
-        made.stop()
 
 
 class Sender:

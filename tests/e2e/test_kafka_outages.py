@@ -7,7 +7,6 @@ import signal
 import string
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import pytest
 
@@ -19,18 +18,6 @@ from tests.support.outages import Outages
 from tests.support.pipeline import eventually
 
 pytestmark = pytest.mark.real
-
-
-@pytest.fixture(scope="module")
-def outages(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Outages]:
-    made = Outages(Path(tmp_path_factory.mktemp("kafka_outages")))
-    try:
-        made.start()
-        made.send("first")
-        assert made.pipeline.settled().findings == ()
-        yield made
-    finally:
-        made.stop()
 
 
 def settled_exactly(outages: Outages) -> None:

@@ -2,7 +2,6 @@
 
 import json
 import signal
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -12,16 +11,6 @@ from tests.support.pipeline import Pipeline, eventually
 pytestmark = pytest.mark.real
 
 STEPS = ("before_plan", "planned", "dead_letters", "forward", "executions", "receipt")
-
-
-@pytest.fixture
-def pipeline(tmp_path: Path) -> Iterator[Pipeline]:
-    made = Pipeline(tmp_path)
-    try:
-        made.start()
-        yield made
-    finally:
-        made.stop()
 
 
 def recorded(count: int, *, salt: str) -> list[tuple[str, bytes]]:

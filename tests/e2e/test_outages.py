@@ -1,8 +1,6 @@
 """ClickHouse away in every way it can be: the worker waits in the group, says what is wrong, and catches up exactly."""
 
 import time
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
@@ -27,18 +25,6 @@ AWAY = [
     (Fault(how="empty", only="selects"), "something else answered"),
 ]
 LINES_PER_SECOND_MAX = 40
-
-
-@pytest.fixture(scope="module")
-def outages(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Outages]:
-    made = Outages(Path(tmp_path_factory.mktemp("outages")))
-    try:
-        made.start()
-        made.send("first")
-        assert made.pipeline.settled().findings == ()
-        yield made
-    finally:
-        made.stop()
 
 
 @pytest.mark.parametrize(

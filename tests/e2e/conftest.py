@@ -1,0 +1,33 @@
+"""Fixtures of tests that kill and stop real parts: each has parts of its own."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support.outages import Outages
+from tests.support.pipeline import Pipeline
+
+
+@pytest.fixture
+def pipeline(tmp_path: Path) -> Iterator[Pipeline]:
+    """Kafka and ClickHouse of one test, without workers."""
+    made = Pipeline(tmp_path)
+    try:
+        made.start()
+        yield made
+    finally:
+        made.stop()
+
+
+@pytest.fixture(scope="module")
+def outages(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Outages]:
+    """A pipeline at work whose ClickHouse can be broken in every way, shared by a file."""
+    made = Outages(Path(tmp_path_factory.mktemp("outages")))
+    try:
+        made.start()
+        made.send("first")
+        assert made.pipeline.settled().findings == ()
+        yield made
+    finally:
+        made.stop()
