@@ -120,4 +120,5 @@ class Chatter:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.per_second = (self._outages.lines() - self._lines) / (time.monotonic() - self._began)
+        # Each partition says its first failures at once; over less than a second they are no rate.
+        self.per_second = (self._outages.lines() - self._lines) / max(1.0, time.monotonic() - self._began)
