@@ -107,7 +107,7 @@ def _report(store: Store, log: Log, tell: Tell, *, again: Callable[[], Log]) -> 
         records=records,
         lost_records=lost,
         lag_records=sum(
-            max(0, end - max(start, receipts.proved_now.get(partition, 0))) for partition, (start, end) in log.ends.items()
+            max(0, end - receipts.proved_now.get(partition, start)) for partition, (start, end) in log.ends.items()
         ),
         known_ids=known_ids,
         horizon_ms=horizon_ms,
