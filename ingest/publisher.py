@@ -139,27 +139,25 @@ class Publisher:
         failure: str | None = None
         try:
             for record in left:
-                futures.append(
-                    await producer.send(self._topic, record.value, key=record.key, partition=record.partition, headers=headers)
+                future = await producer.send(
+                    self._topic, record.value, key=record.key, partition=record.partition, headers=headers
                 )
+                # Where the deadline ends this early, nobody else asks how it fared.
+                future.add_done_callback(_settle)
+                futures.append(future)
         except MessageSizeTooLargeError:
             raise
         except (KafkaError, AssertionError) as error:
             # aiokafka asserts that it knows the partition; it does not where the topic was made again with fewer of them.
             failure = repr(error)
         acknowledged = []
-        try:
-            for future in futures:
-                try:
-                    await future
-                    acknowledged.append(True)
-                except KafkaError as error:
-                    failure = repr(error)
-                    acknowledged.append(False)
-        finally:
-            # Where the deadline ends this early, nobody else asks the rest how they fared.
-            for future in futures[len(acknowledged) :]:
-                future.add_done_callback(_settle)
+        for future in futures:
+            try:
+                await future
+                acknowledged.append(True)
+            except KafkaError as error:
+                failure = repr(error)
+                acknowledged.append(False)
         left[:] = [record for place, record in enumerate(left) if not (place < len(acknowledged) and acknowledged[place])]
         return failure
 
@@ -256,7 +254,14 @@ class Publisher:
         held = producer._message_accumulator
         # Requests that end from now on take their batches out a second time, which a plain set does not forgive.
         held._pending_batches = _Forgiving(held._pending_batches)
+        batches = [*held._pending_batches, *(batch for waiting in held._batches.values() for batch in waiting)]
         held.fail_all(KafkaConnectionError("the producer was given up"))
+        for future in (
+            future for batch in batches for future in (batch._drain_waiter, *(one for one, _ in batch._msg_futures))
+        ):
+            # Those of a send that was cut short by its deadline have nobody who asks.
+            if future.done():
+                _settle(future)
         sender = producer._sender
         if sender.sender_task is not None:
             sender.sender_task.remove_done_callback(sender._fail_all)
