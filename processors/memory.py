@@ -1,6 +1,6 @@
 """Memory that is free goes back to the system, so that a worker which caught up once is as small as before.
 
-Numbers: decision 4. Without this a worker that catches up takes some 50 to 100 MiB more, and keeps them.
+Numbers: decision 4. Without this a worker that catches up takes some 30 to 60 MiB more.
 """
 
 import ctypes

@@ -1,7 +1,7 @@
 """What a check says: what was counted, and what was found, each with what to do about it."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Final
 
 FINDINGS_MAX: Final = 1000
@@ -44,11 +44,15 @@ def finding(kind: str, text: str, partition: int | None = None, project_id: str 
     return Finding(kind=kind, text=text, action=ACTIONS[kind], partition=partition, project_id=project_id)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ProjectTotals:
-    """What the receipts of one project say; each event is in exactly one of the last four."""
+@dataclass(frozen=True, kw_only=True)
+class Totals:
+    """What receipts say, and what logs and usage hold of the same batches.
 
-    project_id: str
+    Args:
+        events: each is in exactly one of accepted, duplicates, dead_letters and forwarded; conflicts are among the duplicates.
+        rows, calls: in logs and in usage.
+    """
+
     events: int
     accepted: int
     duplicates: int
@@ -59,15 +63,20 @@ class ProjectTotals:
     calls: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Report:
-    """What was checked, and what was found; nothing found means proved.
+@dataclass(frozen=True, kw_only=True)
+class ProjectTotals(Totals):
+    """The totals of one project."""
+
+    project_id: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Report(Totals):
+    """What was checked, over all projects, and what was found; nothing found means proved.
 
     Args:
         receipts, records: of all partitions.
-        events, accepted, duplicates, conflicts, dead_letters, forwarded: of all projects; conflicts are among the duplicates.
-        rows, calls: what logs and usage hold of the same batches.
-        lag_records: offsets that wait for a worker.
+        lag_records: offsets that no receipt covers yet.
         lost_records: offsets Kafka had deleted before they were read.
         known_ids: ids the workers' filters hold.
         horizon_ms: since when (epoch ms of acceptance) every id is known, whatever its timestamp; 0: all there ever were.
@@ -78,20 +87,12 @@ class Report:
     partitions: int
     receipts: int
     records: int
-    events: int
-    accepted: int
-    duplicates: int
-    conflicts: int
-    dead_letters: int
-    forwarded: int
-    rows: int
-    calls: int
     lag_records: int
     lost_records: int
     known_ids: int
     horizon_ms: int
     projects: Sequence[ProjectTotals] = ()
-    findings: tuple[Finding, ...] = field(default=())
+    findings: tuple[Finding, ...] = ()
 
     @property
     def proved(self) -> bool:

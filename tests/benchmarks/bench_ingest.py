@@ -9,6 +9,7 @@ import argparse
 import asyncio
 import gzip
 import json
+import logging
 import os
 import platform
 import socket
@@ -176,8 +177,8 @@ async def ready(port: int, deadline_s: float = 30) -> None:
                 if b" 200 " in await reader.readline():
                     return
                 writer.close()
-            except OSError:
-                pass
+            except OSError as error:
+                logging.debug("not listening yet: %r", error)
             await asyncio.sleep(0.05)
 
 

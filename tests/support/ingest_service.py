@@ -70,7 +70,7 @@ class IngestService:
 
     def wait_for(self, path: str, status: int, *, deadline_s: float = 30) -> httpx.Response:
         """Wait until a path answers with a status."""
-        answer: httpx.Response | None = None
+        answer: httpx.Response | httpx.TransportError | None = None
         end = time.monotonic() + deadline_s
         while time.monotonic() < end:
             assert self.process.poll() is None, f"ingest ended: {self.log.read_text()}"
@@ -78,10 +78,11 @@ class IngestService:
                 answer = httpx.get(self.url + path)
                 if answer.status_code == status:
                     return answer
-            except httpx.TransportError:
-                pass
+            except httpx.TransportError as error:
+                answer = error
             time.sleep(0.02)
-        raise AssertionError(f"{path} never answered {status}: {answer and answer.text}; {self.log.read_text()[-4000:]}")
+        last = answer.text if isinstance(answer, httpx.Response) else repr(answer)
+        raise AssertionError(f"{path} never answered {status}: {last}; {self.log.read_text()[-4000:]}")
 
     def stop(self) -> int:
         """Ask it to stop and return its exit code."""
