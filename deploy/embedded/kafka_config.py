@@ -94,6 +94,9 @@ def properties(broker: Broker, *, controller_port: int) -> str:
         # Nobody to wait for: the only voter elects itself at once, and no heartbeat records fill the metadata log.
         values["controller.quorum.election.timeout.ms"] = 100
         values["metadata.max.idle.interval.ms"] = 0
+        # A killed broker may come back once its former self counts as gone. Nobody could take over meanwhile, so soon.
+        values["broker.heartbeat.interval.ms"] = 1000
+        values["broker.session.timeout.ms"] = 4000
     return "".join(f"{name}={value}\n" for name, value in values.items())
 
 
