@@ -19,6 +19,7 @@ from ingest.contract.replayer import Replayer
 from query_api.http.app import application
 from query_api.http.edge import Services
 from query_api.progress import Freshness
+from query_api.rate_limit import RateLimit
 from query_api.settings import QuerySettings
 from query_api.store import Reader
 
@@ -59,7 +60,14 @@ async def serve(settings: QuerySettings) -> None:
     reader = Reader(settings)
     freshness = Freshness(reader, cache_s=settings.freshness_cache_s)
     replayer = Replayer(settings.kafka, timeout_s=settings.query_replay_timeout_s)
-    services = Services(settings=settings, control=control, reader=reader, freshness=freshness, replayer=replayer)
+    services = Services(
+        settings=settings,
+        control=control,
+        reader=reader,
+        freshness=freshness,
+        replayer=replayer,
+        rate_limit=RateLimit(settings.rate_limit_per_minute),
+    )
     server = _Server(
         uvicorn.Config(
             application(services),

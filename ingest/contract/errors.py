@@ -81,13 +81,21 @@ class QueryError(LedgerError):
         message: says what was wrong and what to do.
         suggested_fix: optional, one sentence.
         errors: optional, one line a fault.
+        retry_after_s: of a 429, when to come back.
     """
 
     code = "query"
     stage = "receiving"
 
     def __init__(
-        self, status: int, slug: str, message: str, *, suggested_fix: str | None = None, errors: tuple[str, ...] = ()
+        self,
+        status: int,
+        slug: str,
+        message: str,
+        *,
+        suggested_fix: str | None = None,
+        errors: tuple[str, ...] = (),
+        retry_after_s: int | None = None,
     ) -> None:
         super().__init__(message)
         self.status = status
@@ -95,3 +103,4 @@ class QueryError(LedgerError):
         self.message = message
         self.suggested_fix = suggested_fix
         self.errors = errors
+        self.retry_after_s = retry_after_s

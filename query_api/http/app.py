@@ -1,6 +1,6 @@
 """All routes of the query service in one table."""
 
-from typing import Any, Final
+from typing import Final, Literal, NamedTuple
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -9,7 +9,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from query_api.http import corrections, letters, logs, usage, v1
-from query_api.http.edge import Services, endpoint, refusal
+from query_api.http.edge import Handler, Services, endpoint, refusal
 from query_api.http.health import Health
 
 LOGS: Final = "/api/v3.1/logs/tool_execution"
@@ -17,28 +17,44 @@ PROJECT_USAGE: Final = "/api/v3.1/project/usage"
 ORG_USAGE: Final = "/api/v3.1/org/usage"
 
 
+class Operation(NamedTuple):
+    """One route that takes a key.
+
+    Args:
+        path: as Starlette writes it.
+        key: whose key it takes.
+    """
+
+    method: str
+    path: str
+    handler: Handler
+    key: Literal["project", "org"]
+
+
+OPERATIONS: Final = (
+    Operation("POST", LOGS, logs.search, "project"),
+    # An id may hold a slash, which clients send as %2F.
+    Operation("GET", LOGS + "/{id:path}", logs.detail, "project"),
+    Operation("POST", PROJECT_USAGE + "/summary", usage.summary(org=False), "project"),
+    Operation("POST", PROJECT_USAGE + "/{entity_type}", usage.breakdown(org=False), "project"),
+    Operation("POST", ORG_USAGE + "/summary", usage.summary(org=True), "org"),
+    Operation("POST", ORG_USAGE + "/{entity_type}", usage.breakdown(org=True), "org"),
+    Operation("GET", "/v1/usage", v1.usage, "project"),
+    Operation("GET", "/v1/usage/corrections", corrections.corrections, "project"),
+    Operation("GET", "/v1/freshness", v1.freshness, "project"),
+    Operation("GET", "/v1/dead-letters", letters.page, "project"),
+    Operation("GET", "/v1/dead-letters/{id}", letters.detail, "project"),
+    Operation("POST", "/v1/dead-letters/{id}/replay", letters.send_back, "project"),
+)
+
+
 def application(services: Services) -> Starlette:
     """Return the ASGI application; it neither starts nor stops the services it is given."""
-    routes: list[tuple[str, str, Any, Any]] = [
-        ("POST", LOGS, logs.search, "project"),
-        # An id may hold a slash, which clients send as %2F.
-        ("GET", LOGS + "/{id:path}", logs.detail, "project"),
-        ("POST", PROJECT_USAGE + "/summary", usage.summary(org=False), "project"),
-        ("POST", PROJECT_USAGE + "/{entity_type}", usage.breakdown(org=False), "project"),
-        ("POST", ORG_USAGE + "/summary", usage.summary(org=True), "org"),
-        ("POST", ORG_USAGE + "/{entity_type}", usage.breakdown(org=True), "org"),
-        ("GET", "/v1/usage", v1.usage, "project"),
-        ("GET", "/v1/usage/corrections", corrections.corrections, "project"),
-        ("GET", "/v1/freshness", v1.freshness, "project"),
-        ("GET", "/v1/dead-letters", letters.page, "project"),
-        ("GET", "/v1/dead-letters/{id}", letters.detail, "project"),
-        ("POST", "/v1/dead-letters/{id}/replay", letters.send_back, "project"),
-    ]
-    health = Health(services)
     table = [
         Route(path, endpoint(handler, services, route=path.replace(":path", ""), key=key), methods=[method])
-        for method, path, handler, key in routes
+        for method, path, handler, key in OPERATIONS
     ]
+    health = Health(services)
     table += [
         Route("/healthz", health.healthz),
         Route("/readyz", health.readyz),

@@ -17,6 +17,7 @@ from ingest.contract.replayer import Replayer
 from query_api.http.caller import Caller, org_caller, project_caller
 from query_api.log_items import iso
 from query_api.progress import Freshness
+from query_api.rate_limit import WINDOW_S, RateLimit, Standing
 from query_api.settings import QuerySettings
 from query_api.store import Reader
 
@@ -36,6 +37,7 @@ class Services:
     reader: Reader
     freshness: Freshness
     replayer: Replayer
+    rate_limit: RateLimit
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,10 +74,15 @@ def endpoint(
     async def answer(request: Request) -> Response:
         began = time.perf_counter()
         identity = request_id(request.headers.get(REQUEST_ID_HEADER))
-        headers = _headers(services.settings, identity)
+        headers = _headers(identity, services.rate_limit.untouched())
         try:
             control = services.control
             caller = identify(request.scope["headers"], control.access, caught_up=control.caught_up.is_set())
+            # Before the body is read or anything is asked: what is refused costs next to nothing.
+            standing = services.rate_limit.take(caller.key_hash, now_s=time.monotonic())
+            headers |= _rate_limit_headers(standing)
+            if standing.retry_after_s:
+                raise _rate_limited(standing)
             result = await handler(request, caller, services)
             if result.complete_until_ms is not None:
                 headers[COMPLETE_UNTIL_HEADER] = iso(result.complete_until_ms)
@@ -116,16 +123,28 @@ async def read_body(request: Request, *, bytes_max: int) -> bytes:
     return b"".join(parts)
 
 
-def _headers(settings: QuerySettings, identity: str) -> dict[str, str]:
-    limit = str(settings.rate_limit_per_minute)
+def _headers(identity: str, standing: Standing) -> dict[str, str]:
+    # Answers hold one project's data and change by the second.
+    return {REQUEST_ID_HEADER: identity, "cache-control": "no-store", **_rate_limit_headers(standing)}
+
+
+def _rate_limit_headers(standing: Standing) -> dict[str, str]:
     return {
-        REQUEST_ID_HEADER: identity,
-        "X-RateLimit": limit,
-        "X-RateLimit-Remaining": limit,
-        "X-RateLimit-Window-Size": "60s",
-        # Answers hold one project's data and change by the second.
-        "cache-control": "no-store",
+        "X-RateLimit": str(standing.limit),
+        "X-RateLimit-Remaining": str(standing.remaining),
+        "X-RateLimit-Window-Size": f"{WINDOW_S}s",
     }
+
+
+def _rate_limited(standing: Standing) -> QueryError:
+    # The incumbent's own words, which clients' users know how to search for (CONTRACT 6).
+    return QueryError(
+        429,
+        slug_of(429),
+        f"Rate limit exceeded. Limit: {standing.limit} requests per 1 minutes",
+        suggested_fix="Send it again after the seconds in Retry-After.",
+        retry_after_s=standing.retry_after_s,
+    )
 
 
 def _refusal(error: Exception, identity: str, headers: dict[str, str], settings: QuerySettings, route: str) -> Response:
@@ -135,6 +154,8 @@ def _refusal(error: Exception, identity: str, headers: dict[str, str], settings:
         known = QueryError(503, slug_of(503), str(error))
     elif isinstance(error, QueryError):
         known = error
+        if error.retry_after_s is not None:
+            headers["Retry-After"] = str(error.retry_after_s)
     else:
         log.error("request_failed", route=route, request_id=identity, exc_info=error)
         known = QueryError(500, slug_of(500), "The service made a mistake; its log says which, under this request id")

@@ -16,6 +16,7 @@ from ingest.contract.replayer import Replayer
 from query_api.http.app import application
 from query_api.http.edge import Services
 from query_api.progress import Freshness
+from query_api.rate_limit import RateLimit
 from query_api.settings import QuerySettings
 from query_api.store import Reader
 
@@ -99,6 +100,7 @@ async def query_service(clickhouse: str, **settings: Any) -> AsyncIterator[Query
         reader=reader,
         freshness=Freshness(reader, cache_s=chosen.freshness_cache_s),
         replayer=(replayer := Replayer(chosen.kafka, timeout_s=chosen.query_replay_timeout_s)),
+        rate_limit=RateLimit(chosen.rate_limit_per_minute),
     )
     listening = socket.socket()
     listening.bind(("127.0.0.1", 0))
