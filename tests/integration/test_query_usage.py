@@ -1,6 +1,8 @@
 """Usage answers equal a count over the raw events: every range in ms, filter, grouping, interval and zone."""
 
+import os
 import random
+from datetime import UTC, datetime
 
 import pytest
 import pytest_asyncio
@@ -9,7 +11,7 @@ from hypothesis import strategies as st
 
 from ingest.contract.store import client as open_client
 from query_api.tenant import Tenant
-from query_api.usage import calendar, sql
+from query_api.usage import sql
 from query_api.usage.answer import answer
 from query_api.usage.question import ALL_METRICS, Order, Question
 from tests.support import rows, usage_oracle
@@ -18,34 +20,65 @@ from tests.support.query_service import KEY_A, KEY_B, KEY_ORG, KEY_ORG_EMPTY, qu
 pytestmark = [pytest.mark.real, pytest.mark.asyncio(loop_scope="module")]
 
 DAY_MS = 86_400_000
-T0 = 1_776_384_000_000  # 2026-04-17T00:00:00Z
-DAYS = 4
+HOUR_MS = 3_600_000
 COLUMNS = ("tool_slug", "toolkit_slug", "user_id", "session_id", "status", "failure_class")
+METRICS = ("calls", "failed", "error_rate", "p50_ms", "p95_ms", "p99_ms", "active_users", "active_sessions", "sessions")
+# Of each random test of this file; thousands are run with this setting.
+EXAMPLES = int(os.environ.get("TOOLLEDGER_TEST_EXAMPLES", "150"))
+
+
+def utc(*parts):
+    return int(datetime(*parts, tzinfo=UTC).timestamp()) * 1000
+
+
+# Events lie around changes of the clock, all within a year, so that one question can hold them all: back and forth by an hour
+# in Europe and North America, by half an hour on Lord Howe, over midnight in Havana, Beirut, Cairo and Santiago.
+CHANGES = (
+    utc(2025, 10, 26, 1),
+    utc(2025, 11, 2, 6),
+    utc(2026, 3, 8, 5),
+    utc(2026, 3, 28, 22),
+    utc(2026, 4, 4, 15),
+    utc(2026, 4, 23, 22),
+    utc(2026, 9, 6, 4),
+)
+ZONES = (
+    *("UTC", "Europe/Berlin", "America/New_York", "America/St_Johns", "America/Havana", "Asia/Beirut", "Africa/Cairo"),
+    *("America/Santiago", "Australia/Lord_Howe", "Pacific/Chatham", "Asia/Kolkata", "Asia/Kathmandu", "Pacific/Kiritimati"),
+)
+T0, T1 = CHANGES[0] - 2 * DAY_MS, CHANGES[-1] + 2 * DAY_MS
+# Keys that sort otherwise as bytes than as text, differ in case or composition alone, or look like something else.
+AWKWARD = (
+    *("u1", "U1", "ü", "u\u0308", "\U0001f600", "\uffee", "nul\0", "\\N", "it's", "%", "_", " ", "\n", "NULL"),
+    *("x" * 256, "é" * 256),
+)
+SESSIONS = ("", "", "s1", "u1", *(f"s{number}" for number in range(60)))
 
 
 def make_events():
-    """Some hundred events with much in common, many of them on the borders of minutes, hours and days."""
+    """Some hundred events with much in common, many of them at one instant or on the borders of minutes, hours and days."""
     chance = random.Random(7)
     events = []
-    for index in range(700):
-        tool = chance.choice(["GMAIL_A", "GMAIL_B", "GITHUB_C", "ü'x"])
+    for index in range(1200):
+        tool = chance.choice(["GMAIL_A", "GMAIL_B", "GITHUB_C", "ü'x", "GMAIL_A\0"])
         failed = chance.random() < 0.3
-        border = T0 + chance.randrange(DAYS * 24) * 3_600_000 + chance.choice([0, 0, -1, 1, 59_999, 60_000])
-        anywhere = T0 + chance.randrange(DAYS * DAY_MS)
-        crowded = T0 + chance.randrange(40) * 60_000
+        change = chance.choice(CHANGES)
+        border = change + chance.randrange(-40, 40) * HOUR_MS // 2 + chance.choice([0, 0, 0, -1, 1, 59_999, 60_000])
+        anywhere = change + chance.randrange(-40 * HOUR_MS, 40 * HOUR_MS)
+        crowded = change + chance.randrange(5) * 60_000
         events.append(
             {
-                "id": f"log_{chance.randrange(10**9)}_{index}",
+                "id": f"log_{chance.choice(['', 'z', 'é', '𐐀'])}{chance.randrange(10**9)}_{index}",
                 "project_id": chance.choice(["proj_a", "proj_a", "proj_b"]),
                 "timestamp": chance.choice([anywhere, border, crowded]),
                 "tool_slug": tool,
                 "toolkit_slug": tool.split("_")[0].lower(),
                 "status": "failed" if failed else "success",
-                "failure_class": chance.choice(["timeout", "other"]) if failed else "",
-                "user_id": chance.choice(["", "u1", "u2", "u3", "ü"]),
-                "session_id": chance.choice(["", "", "s1", *(f"s{number}" for number in range(40))]),
-                "connected_account_id": chance.choice(["", "ca"]),
-                "duration_ms": chance.choice([0, 0.0001, 1, 3.25, chance.lognormvariate(4, 2)]),
+                "failure_class": chance.choice(["timeout", "other", "rate_limited"]) if failed else "",
+                "user_id": chance.choice(["", "", "u2", "u3", chance.choice(AWKWARD)]),
+                "session_id": chance.choice([*SESSIONS, chance.choice(AWKWARD)]),
+                "connected_account_id": chance.choice(["", "ca", "Ca"]),
+                "duration_ms": chance.choice([0, 1e-9, 0.0001, 1, 3.25, chance.lognormvariate(4, 2), 31 * DAY_MS]),
                 "kafka_partition": chance.randrange(3),
             }
         )
@@ -67,19 +100,25 @@ async def service(clickhouse_url):
 
 
 moments = st.one_of(
-    st.integers(T0 - 3_600_000, T0 + DAYS * DAY_MS + 3_600_000),
-    st.integers(-1, DAYS * 24 + 1).map(lambda hour: T0 + hour * 3_600_000),
-    st.integers(0, DAYS * 24 * 60).map(lambda minute: T0 + minute * 60_000),
-    st.sampled_from([event["timestamp"] for event in EVENTS]),
+    st.integers(T0, T1),
+    st.tuples(st.sampled_from(CHANGES), st.integers(-2 * DAY_MS, 2 * DAY_MS)).map(sum),
+    st.tuples(st.sampled_from(CHANGES), st.integers(-96, 96)).map(lambda drawn: drawn[0] + drawn[1] * HOUR_MS // 2),
+    st.tuples(st.sampled_from(CHANGES), st.integers(-90, 90)).map(lambda drawn: drawn[0] + drawn[1] * 60_000),
+    st.tuples(st.sampled_from([event["timestamp"] for event in EVENTS]), st.integers(-1, 1)).map(sum),
 )
-ranges = st.tuples(moments, moments).map(sorted)
-zones = st.sampled_from(["UTC", "Asia/Kolkata", "America/New_York", "Asia/Kathmandu", "Australia/Lord_Howe"])
-some_filters = st.lists(st.sampled_from(COLUMNS), max_size=2, unique=True).flatmap(
+# Most around one change of the clock, where the events are dense; others over up to a year, and beyond all data.
+ranges = st.one_of(
+    st.tuples(moments, st.integers(0, 2 * DAY_MS)).map(lambda drawn: (drawn[0], drawn[0] + drawn[1])),
+    st.tuples(moments, moments).map(lambda drawn: tuple(sorted(drawn))),
+    st.sampled_from([(T0 - 30 * DAY_MS, T1), (T1, T1 + 366 * DAY_MS), (0, 366 * DAY_MS), (T0, T0 + 366 * DAY_MS)]),
+)
+zones = st.sampled_from(ZONES)
+some_filters = st.lists(st.sampled_from(COLUMNS), max_size=3, unique=True).flatmap(
     lambda names: st.fixed_dictionaries(
-        {name: st.lists(st.sampled_from([*VALUES[name], "nope"]), min_size=1, max_size=2, unique=True) for name in names}
+        {name: st.lists(st.sampled_from([*VALUES[name], "nope"]), min_size=1, max_size=4, unique=True) for name in names}
     )
 )
-many = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+many = settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 def counted(key, from_ms, to_ms, *, group_by=(), filters=None, starts=None):
@@ -102,46 +141,53 @@ def counted(key, from_ms, to_ms, *, group_by=(), filters=None, starts=None):
     key=st.sampled_from([KEY_A, KEY_B]),
     span=ranges,
     group_by=st.lists(st.sampled_from(COLUMNS), max_size=2, unique=True),
+    commas=st.booleans(),
     filters=some_filters,
     unit=st.sampled_from([None, "minute", "hour", "day"]),
     timezone=zones,
+    order_by=st.sampled_from([None, "key", *METRICS]),
+    direction=st.sampled_from([None, "asc", "desc"]),
+    limit=st.sampled_from([1, 2, 3, 5, 20, 10_000]),
 )
-async def test_v1_usage_is_a_count_over_the_events(service, key, span, group_by, filters, unit, timezone):
-    """All metrics of all rows and of the totals, for any question."""
+async def test_v1_usage_is_a_count_over_the_events(
+    service, key, span, group_by, commas, filters, unit, timezone, order_by, direction, limit
+):
+    """All metrics of all rows and of the totals, their order, and what a limit leaves, for any question."""
     from_ms, to_ms = span
     if unit == "minute":
-        to_ms = min(to_ms, from_ms + 5 * 3_600_000)
-    asked = [("from", from_ms), ("to", to_ms), ("limit", 10_000), ("timezone", timezone)]
-    asked += [("group_by", ",".join(group_by))] + ([("interval", unit)] if unit else [])
+        to_ms = min(to_ms, from_ms + 5 * HOUR_MS)
+    elif unit == "hour":
+        to_ms = min(to_ms, from_ms + 40 * DAY_MS)
+    asked = [("from", from_ms), ("to", to_ms), ("timezone", timezone)]
+    asked += [("group_by", ",".join(group_by))] if commas else [("group_by", name) for name in group_by]
     asked += [(name, value) for name, values in filters.items() for value in values]
-    reply = await service.get("/v1/usage", [(name, str(value)) for name, value in asked], key=key)
-    assert reply.status == 200, reply.body
-    starts = list(calendar.starts(calendar.intervals(unit, calendar.zone(timezone), from_ms, to_ms))) if unit else None
+    given_order = (("interval", unit), ("order_by", order_by), ("order_direction", direction))
+    asked += [(name, value) for name, value in given_order if value is not None]
+    asked = [(name, str(value)) for name, value in asked]
+    whole = await service.get("/v1/usage", [*asked, ("limit", "10000")], key=key)
+    assert whole.status == 200, whole.body
+    starts = usage_oracle.starts(unit, timezone, from_ms, to_ms) if unit else None
     expected, totals = counted(key, from_ms, to_ms, group_by=group_by, filters=filters, starts=starts)
-    assert usage_oracle.same(reply.body["totals"], totals)
-    got = {}
-    for row in reply.body["rows"]:
-        at = row.pop("start", None)
-        got[(at, *(row.pop(name) for name in group_by))] = row
-    assert len(got) == len(reply.body["rows"])
+    assert usage_oracle.same(whole.body["totals"], totals)
+    found = {}
+    for row in whole.body["rows"]:
+        found[(row.get("start"), *(row[name] for name in group_by))] = {name: row[name] for name in METRICS}
+    assert len(found) == len(whole.body["rows"])
     if not group_by:
         # Every interval has a row; without one, the one row is the totals.
         empty = usage_oracle.count([], Question(**EMPTY), None)[1]
         expected = {(start,): expected.get((start,), empty) for start in (starts if unit else [None])}
-    assert set(got) == set(expected)
-    for group, metrics in got.items():
+    assert set(found) == set(expected)
+    for group, metrics in found.items():
         assert usage_oracle.same(metrics, expected[group]), group
-    order = [
-        (row_start(group, unit), -metrics["calls"], [part.encode() for part in group[1:]]) for group, metrics in got.items()
-    ]
-    assert order == sorted(order)
+    assert list(found) == usage_oracle.ordered(found, order_by, direction)
+    assert whole.body["truncated"] is False
+    part = await service.get("/v1/usage", [*asked, ("limit", str(limit))], key=key)
+    assert part.body["rows"] == whole.body["rows"][:limit]
+    assert (part.body["totals"], part.body["truncated"]) == (whole.body["totals"], len(found) > limit)
 
 
 EMPTY = {"from_ms": 0, "to_ms": 0, "metrics": ALL_METRICS, "order": Order(by="calls", descending=True), "limit": 1}
-
-
-def row_start(group, unit):
-    return group[0] if unit else 0
 
 
 @many
@@ -243,7 +289,7 @@ async def test_summaries_are_counts_over_the_events(service, key, span, users):
 
 async def test_sessions_add_up_over_days_and_users(service):
     """A session belongs to its first call, so parts of the time and of the users sum to the whole."""
-    asked = [("from", str(T0)), ("to", str(T0 + DAYS * DAY_MS))]
+    asked = [("from", str(T0)), ("to", str(T1))]
     whole = (await service.get("/v1/usage", asked)).body["totals"]["sessions"]
     for more in ([("interval", "day")], [("group_by", "user_id")], [("group_by", "tool_slug,status"), ("interval", "hour")]):
         body = (await service.get("/v1/usage", [*asked, *more, ("limit", "10000")])).body
@@ -252,7 +298,7 @@ async def test_sessions_add_up_over_days_and_users(service):
 
 async def test_orders_limits_and_nulls_of_v1_usage(service):
     """`order_by` alone is descending, ties go by key, nulls are last both ways, `truncated` tells of more."""
-    asked = {"from": T0 - DAY_MS, "to": T0 + DAYS * DAY_MS, "limit": 10_000}
+    asked = {"from": T0 - DAY_MS, "to": T1, "limit": 10_000}
     for metric in ("calls", "failed", "error_rate", "p50_ms", "p95_ms", "active_users", "active_sessions", "sessions"):
         for direction in ("asc", "desc"):
             for more in ({"group_by": "user_id,tool_slug"}, {"interval": "hour"}, {"interval": "day", "group_by": "status"}):
@@ -271,9 +317,9 @@ async def test_orders_limits_and_nulls_of_v1_usage(service):
     assert part["totals"] == whole["totals"]
     hours = (await service.get("/v1/usage", asked | {"interval": "hour", "limit": 5})).body
     assert hours["truncated"]
-    assert [row["start"] for row in hours["rows"]] == [T0 - DAY_MS + hour * 3_600_000 for hour in range(5)]
+    assert [row["start"] for row in hours["rows"]] == [T0 - DAY_MS + hour * HOUR_MS for hour in range(5)]
     last = (await service.get("/v1/usage", asked | {"interval": "hour", "limit": 2, "order_direction": "desc"})).body
-    assert [row["start"] for row in last["rows"]] == [T0 + DAYS * DAY_MS - hour * 3_600_000 for hour in (1, 2)]
+    assert [row["start"] for row in last["rows"]] == [T1 - hour * HOUR_MS for hour in (1, 2)]
 
 
 async def test_an_empty_range_and_an_organisation_without_projects_count_nothing(service):
