@@ -70,6 +70,10 @@ def _condition(column: str, operator: Operator, parameter: str) -> str:
         return f"{column} = {parameter}"
     if operator == "!=":
         return f"{column} != {parameter}"
+    return f"position({folded(column)}, caseFoldUTF8({parameter})) {'>' if operator == 'contains' else '='} 0"
+
+
+def folded(column: str) -> str:
+    """Return the SQL of a column with its case folded."""
     # Folding by Unicode costs seven times as much as lowering ASCII, which most values are and where both agree.
-    folded = f"if(isValidASCII({column}), lower({column}), caseFoldUTF8({column}))"
-    return f"position({folded}, caseFoldUTF8({parameter})) {'>' if operator == 'contains' else '='} 0"
+    return f"if(isValidASCII({column}), lower({column}), caseFoldUTF8({column}))"

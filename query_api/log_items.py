@@ -36,6 +36,9 @@ _FLAT: Final = (
     "error_type",
 )
 
+# Members of `metadata` that the contract gives a type: clients that check answers would refuse a whole page over another value.
+_CREDENTIAL_SOURCES: Final = frozenset((b'"connected_account"', b'"instant_account"', b'"custom_auth"', b'"no_auth"'))
+
 _members = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 
 
@@ -79,18 +82,33 @@ def _item(values: dict[str, Any]) -> dict[str, Any]:
     if values["message"]:
         found["message"] = values["message"]
     return found | {
-        "metadata": _metadata(values),
+        "metadata": metadata(values),
         "metrics": {"duration_ms": values["duration_ms"]},
         "parent": _parent(values),
     }
 
 
-def _metadata(values: dict[str, Any]) -> dict[str, Any]:
+def metadata(values: dict[str, Any]) -> dict[str, Any]:
     """Return the producer's members, the flat spellings, and the nested ones `tool.slug` and `toolkit.slug`."""
-    stored = values["metadata"]
-    members = _members(stored) if stored[:1] == "{" else {}
+    members = _given(values["metadata"])
     nested = {name: _nested(members.get(name), values[f"{name}_slug"]) for name in ("tool", "toolkit")}
     return _spliced(members) | _present(values, *_FLAT) | {"log_id": values["id"]} | nested
+
+
+def typed_members(stored: str) -> dict[str, Any]:
+    """Return the members of a stored `metadata` that the contract gives a type, where the producer's values are of it."""
+    members = _given(stored)
+    return _spliced({name: members[name] for name in ("credential_source", "instant_charge") if name in members})
+
+
+def _given(stored: str) -> dict[str, msgspec.Raw]:
+    """Return the producer's members without those that are not of the type the contract gives them."""
+    members = _members(stored) if stored[:1] == "{" else {}
+    if bytes(members.get("credential_source", b"")) not in _CREDENTIAL_SOURCES:
+        members.pop("credential_source", None)
+    if bytes(members.get("instant_charge", b""))[:1] != b'"':
+        members.pop("instant_charge", None)
+    return members
 
 
 def _nested(given: msgspec.Raw | None, slug: str) -> Any:

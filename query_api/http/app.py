@@ -8,13 +8,14 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from query_api.http import corrections, letters, logs, usage, v1
+from query_api.http import corrections, internal, letters, logs, usage, v1
 from query_api.http.edge import Handler, Services, endpoint, refusal
 from query_api.http.health import Health
 
 LOGS: Final = "/api/v3.1/logs/tool_execution"
 PROJECT_USAGE: Final = "/api/v3.1/project/usage"
 ORG_USAGE: Final = "/api/v3.1/org/usage"
+INTERNAL: Final = "/api/v3.1/internal"
 
 
 class Operation(NamedTuple):
@@ -39,6 +40,11 @@ OPERATIONS: Final = (
     Operation("POST", PROJECT_USAGE + "/{entity_type}", usage.breakdown(org=False), "project"),
     Operation("POST", ORG_USAGE + "/summary", usage.summary(org=True), "org"),
     Operation("POST", ORG_USAGE + "/{entity_type}", usage.breakdown(org=True), "org"),
+    Operation("POST", INTERNAL + "/action_execution/logs", internal.listing, "project"),
+    Operation("GET", INTERNAL + "/action_execution/fields", internal.fields, "project"),
+    Operation("GET", INTERNAL + "/action_execution/log/{id:path}", internal.detail, "project"),
+    Operation("POST", INTERNAL + "/trigger/logs", internal.triggers, "project"),
+    Operation("GET", INTERNAL + "/trigger/log/{id:path}", internal.trigger, "project"),
     Operation("GET", "/v1/usage", v1.usage, "project"),
     Operation("GET", "/v1/usage/corrections", corrections.corrections, "project"),
     Operation("GET", "/v1/freshness", v1.freshness, "project"),

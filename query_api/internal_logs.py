@@ -1,0 +1,192 @@
+"""The older listing of logs as SQL, and its cursor, which the wire wants as a number. Pure.
+
+A number that every client keeps exactly has 53 bits: too few for a place (timestamp, id). So a cursor is a millisecond and a
+landmark in it:
+
+    cursor = (timestamp ms - `_BASE_MS`) * 8192 + landmark         landmark 0:       that millisecond was given to its end
+                                                                   landmark 1..8191: a hash of the last id that was given
+
+The next page begins behind the row that the landmark names, in the order of all logs (timestamp, id; newest first). A landmark
+is only given if one row alone of its millisecond and question has it; a page whose last row shares its hash goes on to the
+first row that does not, so it may be a few rows longer than its limit, and is never shorter. Among ten rows of one millisecond
+that is the case once in a thousand pages, among three thousand once in three. Where tens of thousands share one
+millisecond the question is refused (`EXTRA_ROWS`), never answered with a gap: the public search has no such bound.
+
+Guarantee: like a place, a landmark does not move when rows arrive before or behind it. If a row arrives that shares hash and
+millisecond with it (1 in 8191), the earlier one counts: rows may repeat, none is left out. A cursor holds no more than a time
+and a hash; whose rows are read is decided by the key alone.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from ingest.contract.tables import TOOL_EXECUTIONS
+from query_api.filters import VALUE_CHARS_MAX, folded
+from query_api.logs import ITEM_COLUMNS
+from query_api.tenant import Statement, Tenant
+
+# 2014-12-01: a month before the oldest event, so that page numbers and epoch times, which are no cursors, are refused as such.
+_BASE_MS: Final = 1_417_392_000_000
+_OLDEST_MS: Final = 1_420_066_800_000
+_LANDMARKS: Final = 8192
+# 2^40 milliseconds and 2^13 landmarks are the 53 bits of a double; they last until 2049.
+_CURSOR_MAX: Final = 2**53 - 1
+# Read beyond a page, in search of a row that can be named. Enough up to some 25,000 rows of one millisecond.
+EXTRA_ROWS: Final = 100
+
+COLUMNS: Final = (*ITEM_COLUMNS, "landmark")
+_LANDMARK: Final = f"toUInt16(sipHash64(id) % {_LANDMARKS - 1} + 1)"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cursor:
+    """A millisecond, and the landmark behind which the next page begins; 0: behind that millisecond."""
+
+    at_ms: int
+    landmark: int
+
+    def number(self) -> int:
+        """Return the cursor as the wire has it, a whole number of at most 53 bits."""
+        return (self.at_ms - _BASE_MS) * _LANDMARKS + self.landmark
+
+
+def parse(number: float) -> Cursor | None:
+    """Return the cursor that a number stands for, None if no listing can have given it."""
+    if number != int(number) or not 0 < number <= _CURSOR_MAX:
+        return None
+    after_ms, landmark = divmod(int(number), _LANDMARKS)
+    at_ms = _BASE_MS + after_ms
+    return Cursor(at_ms=at_ms, landmark=landmark) if at_ms >= _OLDEST_MS else None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Listing:
+    """One page of the older listing, newest first.
+
+    Args:
+        limit: rows on the page.
+        equal: column -> values, any of which must hold: a client sends a list as one condition a value.
+        others: (column, operator, value) that must all hold; operators `!=`, `contains`, `not_contains`.
+        case_sensitive: None: `==` and `!=` exact, `contains` and `not_contains` without regard to case, as everywhere.
+        from_ms, to_ms: `[from_ms, to_ms)`, epoch ms; None: all that is retained.
+    """
+
+    limit: int
+    equal: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    others: Sequence[tuple[str, str, str]] = ()
+    case_sensitive: bool | None = None
+    from_ms: int | None = None
+    to_ms: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Behind:
+    """Where a page begins: behind a whole millisecond, or behind one row of it."""
+
+    at_ms: int
+    id: str | None = None
+
+
+def page_statement(tenant: Tenant, listing: Listing, behind: Behind | None) -> Statement:
+    """Return the statement of a page: rows of `COLUMNS`, up to `1 + EXTRA_ROWS` more than the page holds."""
+    where, values = _conditions(listing)
+    if behind is not None:
+        values["after_ms"] = behind.at_ms
+        after = _moment("after_ms")
+        if behind.id is None:
+            where.append(f"timestamp < {after}")
+        else:
+            # The first condition alone would do; the second is what the primary key can use.
+            where.append(f"timestamp < {after} OR (timestamp = {after} AND id < {{after_id:String}})")
+            where.append(f"timestamp <= {after}")
+            values["after_id"] = behind.id
+    text = (
+        f"SELECT {', '.join(ITEM_COLUMNS)}, {_LANDMARK} AS landmark {tenant.rows_of(TOOL_EXECUTIONS, where)}"
+        f" ORDER BY timestamp DESC, id DESC LIMIT {listing.limit + 1 + EXTRA_ROWS:d}"
+    )
+    return Statement(tenant=tenant, text=text, values=values)
+
+
+def landmarks_statement(tenant: Tenant, listing: Listing, at_ms: int) -> Statement:
+    """Return the statement of the landmarks of a millisecond that name one row alone."""
+    where, values = _conditions(listing)
+    where.append(f"timestamp = {_moment('at_ms')}")
+    text = f"SELECT {_LANDMARK} AS landmark {tenant.rows_of(TOOL_EXECUTIONS, where)} GROUP BY landmark HAVING count() = 1"
+    return Statement(tenant=tenant, text=text, values={**values, "at_ms": at_ms})
+
+
+def named_statement(tenant: Tenant, listing: Listing, cursor: Cursor) -> Statement:
+    """Return the statement of the id that a cursor names: one row (id, how many have this landmark)."""
+    where, values = _conditions(listing)
+    where += [f"timestamp = {_moment('at_ms')}", f"{_LANDMARK} = {{landmark:UInt16}}"]
+    text = f"SELECT max(id), count() {tenant.rows_of(TOOL_EXECUTIONS, where)}"
+    return Statement(tenant=tenant, text=text, values={**values, "at_ms": cursor.at_ms, "landmark": cursor.landmark})
+
+
+def open_end(rows: Sequence[Sequence[Any]], limit: int) -> int | None:
+    """Return the millisecond in which a page would end before its last row, None where a page ends well without a landmark."""
+    if len(rows) <= limit or _at_ms(rows[limit]) != _at_ms(rows[limit - 1]):
+        return None
+    return _at_ms(rows[limit - 1])
+
+
+def cut(rows: Sequence[Sequence[Any]], limit: int, unique: frozenset[int]) -> tuple[int, Cursor | None] | None:
+    """Return how many of the rows are on the page, and the cursor behind them.
+
+    Args:
+        rows: of `page_statement`.
+        unique: landmarks of `landmarks_statement` in the millisecond `open_end(rows, limit)`.
+
+    Returns:
+        None as the cursor of the last page; None at all where no row can be named within `EXTRA_ROWS`.
+    """
+    for size in range(limit, len(rows)):
+        at_ms, landmark = _at_ms(rows[size - 1]), rows[size - 1][-1]
+        if _at_ms(rows[size]) != at_ms:
+            return size, Cursor(at_ms=at_ms, landmark=0)
+        if landmark in unique:
+            return size, Cursor(at_ms=at_ms, landmark=landmark)
+    # All that was read; there may be more unless fewer came than were asked for.
+    return None if len(rows) == limit + 1 + EXTRA_ROWS else (len(rows), None)
+
+
+def _at_ms(row: Sequence[Any]) -> int:
+    return int(row[1])
+
+
+def _conditions(listing: Listing) -> tuple[list[str], dict[str, Any]]:
+    texts: list[str] = []
+    values: dict[str, Any] = {}
+    exact = listing.case_sensitive is not False
+    for column, allowed in sorted(listing.equal.items()):
+        name = f"p{len(values)}"
+        # Longer ones equal nothing that is stored.
+        values[name] = sorted({value for value in allowed if len(value) <= VALUE_CHARS_MAX})
+        given = f"{{{name}:Array(String)}}"
+        texts.append(f"{column} IN {given}" if exact else f"{folded(column)} IN arrayMap(x -> caseFoldUTF8(x), {given})")
+    for column, operator, value in sorted(set(listing.others)):
+        if len(value) > VALUE_CHARS_MAX:
+            texts += ["0"] if operator == "contains" else []
+            continue
+        name = f"p{len(values)}"
+        values[name] = value
+        texts.append(_other(column, operator, f"{{{name}:String}}", listing.case_sensitive))
+    if listing.from_ms is not None:
+        texts.append(f"timestamp >= {_moment('from_ms')}")
+        values["from_ms"] = listing.from_ms
+    if listing.to_ms is not None:
+        texts.append(f"timestamp < {_moment('to_ms')}")
+        values["to_ms"] = listing.to_ms
+    return texts, values
+
+
+def _other(column: str, operator: str, parameter: str, case_sensitive: bool | None) -> str:
+    if operator == "!=":
+        return f"{column} != {parameter}" if case_sensitive is not False else f"{folded(column)} != caseFoldUTF8({parameter})"
+    text, searched = (column, parameter) if case_sensitive else (folded(column), f"caseFoldUTF8({parameter})")
+    return f"position({text}, {searched}) {'>' if operator == 'contains' else '='} 0"
+
+
+def _moment(name: str) -> str:
+    return f"fromUnixTimestamp64Milli({{{name}:Int64}}, 'UTC')"
