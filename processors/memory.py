@@ -16,11 +16,24 @@ _ARENAS: Final = 2
 _TRIM_BYTES: Final = 1024 * 1024
 
 
+_libc: Final = ctypes.CDLL(None)
+
+
 def give_back() -> None:
     """Set the allocators of this process, before its threads begin; what is not there (another libc) stays as it is."""
     # Arrow's own pool keeps what it ever had.
     pa.set_memory_pool(pa.system_memory_pool())
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    mallopt = getattr(_libc, "mallopt", None)
     if mallopt is not None:
         mallopt(_M_ARENA_MAX, _ARENAS)
         mallopt(_M_TRIM_THRESHOLD, _TRIM_BYTES)
+
+
+def trim() -> None:
+    """Give back free pages between those in use, which the allocators keep for good; some milliseconds, off the loop.
+
+    Records of a backlog come and go by the thousand between small things that stay, so the heap's end is never free.
+    """
+    malloc_trim = getattr(_libc, "malloc_trim", None)
+    if malloc_trim is not None:
+        malloc_trim(0)

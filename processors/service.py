@@ -10,6 +10,7 @@ from ingest.contract import metrics
 from ingest.contract.control import ControlFollower
 from ingest.contract.errors import LedgerInvariantBroken, TransportError
 from ingest.contract.logs import logger
+from processors import memory
 from processors.alarm import AlarmLimits
 from processors.broker import KafkaBroker
 from processors.driver import Run, RunConsumer
@@ -60,6 +61,8 @@ class WorkerService:
         self._heartbeat = Heartbeat(name, broker=broker, store=store, skew_ms=settings.clock_skew_ms)
         self._incarnation = ""
         self._partitions = 0
+        # Whether a run was in work since memory was last given back.
+        self._worked = False
         self._room = Room(settings.work_bytes)
         self._letters = LetterWatch(
             store,
@@ -125,6 +128,7 @@ class WorkerService:
         except AbandonedError:
             log.info("run_dropped", partition=run.partition, generation=run.generation, first_offset=run.first_offset)
         finally:
+            self._worked = True
             self._consumer().done(run, more=not self._letters.stopped(run.partition))
 
     # Its own heartbeat.
@@ -144,6 +148,9 @@ class WorkerService:
                 log.critical("worker_stopped", exc_info=error)
                 await stop(error)
                 return
+            if self._worked:
+                self._worked = False
+                await asyncio.to_thread(memory.trim)
             await asyncio.sleep(self._settings.progress_ms / 1000)
 
     async def _report(self) -> None:
