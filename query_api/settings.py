@@ -22,10 +22,18 @@ class QuerySettings(CommonSettings):
     query_result_rows_max: int = Field(default=200_000, ge=20_000, description="ClickHouse refuses an answer of more rows: 400")
     query_threads_max: int = Field(default=0, ge=0, description="threads of one question in ClickHouse; 0: as many as cores")
     query_in_flight_max: int = Field(default=64, ge=1, description="questions asked of ClickHouse at once; more wait")
-    query_wait_s_max: float = Field(default=5, gt=0, description="a question that waited longer for its turn is refused: 503")
+    query_in_flight_per_project_max: int = Field(default=4, ge=1, description="of these, one project's")
+    query_waiting_per_project_max: int = Field(
+        default=256, ge=0, description="questions of one project that wait for a turn; beyond it: 429"
+    )
+    query_wait_s_max: float = Field(
+        default=5,
+        gt=0,
+        description="a question that waited longer for its turn is refused: 503, or 429 behind its own project's",
+    )
     query_body_bytes_max: int = Field(default=MIB, ge=16_384, description="one request's body; beyond it: 413")
     query_replay_timeout_s: float = Field(default=10, gt=0, description="Kafka must have taken a replay by then, else 503")
-    query_retry_after_s: int = Field(default=2, ge=1, description="Retry-After of 503 answers")
+    query_retry_after_s: int = Field(default=2, ge=1, description="Retry-After of 503 answers, and of 429 for too much at once")
     query_stop_timeout_s: int = Field(default=15, ge=1, description="requests in flight may take this long at a stop")
 
     # Rarely worth setting: cursors are bound to the API key in any case.

@@ -15,6 +15,7 @@ from ingest.contract.logs import logger
 from ingest.contract.store import async_client
 from query_api.settings import QuerySettings
 from query_api.tenant import Statement
+from query_api.waiting import Queue
 
 log = logger(__name__)
 
@@ -38,6 +39,8 @@ _CODE: Final = re.compile(r"(?:Code: |error code )(\d+)")
 _NARROW: Final = "Ask for a shorter time range, fewer groups or more filters."
 # The client waits a little longer than ClickHouse works, so that ClickHouse's own refusal arrives.
 _READ_SLACK_S: Final = 5
+# The line of questions that are nobody's: freshness, which every answer needs, and readiness.
+_SYSTEM: Final = "system"
 # With names in the first line, so that there is no empty answer.
 _FORMAT: Final = "JSONCompactEachRowWithNames"
 
@@ -49,7 +52,13 @@ class Reader:
         self._settings = settings
         self._client: AsyncClient | None = None
         self._connecting = asyncio.Lock()
-        self._turns = asyncio.Semaphore(settings.query_in_flight_max)
+        self.queue = Queue(
+            going_max=settings.query_in_flight_max,
+            of_tenant_max=settings.query_in_flight_per_project_max,
+            waiting_max=settings.query_waiting_per_project_max,
+            wait_s_max=settings.query_wait_s_max,
+            retry_after_s=settings.query_retry_after_s,
+        )
         self._caps: dict[str, Any] = {
             # 2: reads only, while settings of the call itself are allowed.
             "readonly": 2,
@@ -60,6 +69,8 @@ class Reader:
             "result_overflow_mode": "throw",
             # An error halfway must not look like an answer.
             "wait_end_of_query": 1,
+            # We go away, by closing the connection, when our own caller did or our time is up.
+            "cancel_http_readonly_queries_on_client_close": 1,
         }
         if settings.query_threads_max:
             self._caps["max_threads"] = settings.query_threads_max
@@ -68,14 +79,15 @@ class Reader:
         """Return the rows of a statement, in its order.
 
         Raises:
-            QueryError: 400 over the caps on memory or rows, 504 over the cap on time; the message says how to narrow.
+            QueryError: 400 over the caps on memory or rows, 504 over the cap on time; the message says how to narrow. 429 where
+                the project asks too much at once.
             StoreUnavailable: ClickHouse is away, refuses work, or has no schema yet.
         """
-        return await self._ask(statement.text, statement.parameters())
+        return await self._ask(statement.text, statement.parameters(), line=statement.tenant.line)
 
     async def system_rows(self, text: str) -> list[Row]:
         """Return the rows of a question that holds nobody's data: progress and schema. Raises as `rows` does."""
-        return await self._ask(text, {})
+        return await self._ask(text, {}, line=_SYSTEM)
 
     async def close(self) -> None:
         """Close the connections."""
@@ -83,23 +95,17 @@ class Reader:
             await self._client.close()
             self._client = None
 
-    async def _ask(self, text: str, parameters: Mapping[str, Any]) -> list[Row]:
-        try:
-            async with asyncio.timeout(self._settings.query_wait_s_max):
-                await self._turns.acquire()
-        except TimeoutError:
-            raise StoreUnavailable("too many questions are being answered; try again shortly") from None
-        try:
-            # The client's own limit is one of silence, which an answer that comes in drops escapes.
-            async with asyncio.timeout(self._settings.query_time_s_max + _READ_SLACK_S):
-                client = self._client or await self._connect()
-                return _parsed(await client.raw_query(text, dict(parameters), settings=self._caps, fmt=_FORMAT))
-        except ClickHouseError as error:
-            raise _ours(error) from None
-        except (ClientError, OSError, TimeoutError, orjson.JSONDecodeError) as error:
-            raise StoreUnavailable(f"ClickHouse did not answer: {type(error).__name__}") from None
-        finally:
-            self._turns.release()
+    async def _ask(self, text: str, parameters: Mapping[str, Any], *, line: str) -> list[Row]:
+        async with self.queue.turn(line):
+            try:
+                # The client's own limit is one of silence, which an answer that comes in drops escapes.
+                async with asyncio.timeout(self._settings.query_time_s_max + _READ_SLACK_S):
+                    client = self._client or await self._connect()
+                    return _parsed(await client.raw_query(text, dict(parameters), settings=self._caps, fmt=_FORMAT))
+            except ClickHouseError as error:
+                raise _ours(error) from None
+            except (ClientError, OSError, TimeoutError, orjson.JSONDecodeError) as error:
+                raise StoreUnavailable(f"ClickHouse did not answer: {type(error).__name__}") from None
 
     async def _connect(self) -> AsyncClient:
         async with self._connecting:

@@ -36,6 +36,11 @@ class Tenant:
     def __post_init__(self) -> None:
         assert self.projects, "a tenant without a project would need a query without a condition"
 
+    @property
+    def line(self) -> str:
+        """Whose questions share turns: those of a project, whichever key asks; of several projects, those of the key."""
+        return f"project/{self.projects[0]}" if len(self.projects) == 1 else f"key/{self.key_hash}"
+
     def rows_of(self, table: str, conditions: Sequence[str] = ()) -> str:
         """Return `FROM table WHERE project_id ... AND (...)`; each condition in brackets, so that none can widen another."""
         assert table in _TENANT_TABLES

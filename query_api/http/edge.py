@@ -15,6 +15,7 @@ from ingest.contract.logs import logger
 from ingest.contract.metrics import HTTP_SECONDS
 from ingest.contract.replayer import Replayer
 from query_api.http.caller import Caller, org_caller, project_caller
+from query_api.http.presence import Presence
 from query_api.log_items import iso
 from query_api.progress import Freshness
 from query_api.rate_limit import WINDOW_S, RateLimit, Standing
@@ -83,7 +84,9 @@ def endpoint(
             headers |= _rate_limit_headers(standing)
             if standing.retry_after_s:
                 raise _rate_limited(standing)
-            result = await handler(request, caller, services)
+            presence = Presence(request)
+            async with presence.needed():
+                result = await handler(Request(request.scope, presence.receive), caller, services)
             if result.complete_until_ms is not None:
                 headers[COMPLETE_UNTIL_HEADER] = iso(result.complete_until_ms)
             if result.error is not None:

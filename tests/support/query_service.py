@@ -106,7 +106,17 @@ async def query_service(clickhouse: str, **settings: Any) -> AsyncIterator[Query
     listening.bind(("127.0.0.1", 0))
     # Requests may come before the server's first step.
     listening.listen()
-    server = _Server(uvicorn.Config(application(services), lifespan="off", log_config=None, access_log=False, ws="none"))
+    server = _Server(
+        uvicorn.Config(
+            application(services),
+            lifespan="off",
+            log_config=None,
+            access_log=False,
+            ws="none",
+            # As the service itself: on a busy machine a client would else meet a connection that is just being closed.
+            timeout_keep_alive=90,
+        )
+    )
     serving = asyncio.create_task(server.serve(sockets=[listening]))
     try:
         async with aiohttp.ClientSession() as session:
