@@ -1,9 +1,12 @@
-"""Filters of logs: ten fields, four operators, as SURFACE section 6 reads them. Pure.
+"""Filters of logs: the incumbent's ten fields and ours, four operators, as SURFACE section 6 reads them. Pure.
 
 `==` and `!=` compare exactly. `contains` and `not_contains` compare after full Unicode case folding of both sides, by the
 engine's tables: `STRASSE` finds `straße`, `ς` finds `Σ`, `fi` the ligature. Nothing is a wildcard, and composed and decomposed
 accents differ, because a filter is literal. The dotted capital `İ` folds to `i` and a combining dot, as Unicode has it outside
 Turkish. (positionCaseInsensitiveUTF8 would be four times as fast, but misses `ß` and the `Σ` at a word's end.)
+
+`text` stands for a log's message and its error's: it is equal to what one of them is, and contains what one of them contains.
+`failure_pattern` is the message of a group of failures, so that `==` finds the logs of a group.
 """
 
 from collections.abc import Sequence
@@ -23,6 +26,17 @@ Field = Literal[
     "sandbox_id",
     "request_id",
     "log_id",
+    # Ours; the ten above are CONTRACT 2.1.
+    "trace_id",
+    "parent_log_id",
+    "parent_tool_slug",
+    "failure_class",
+    "error_code",
+    "error_type",
+    "message",
+    "error_message",
+    "failure_pattern",
+    "text",
 ]
 Operator = Literal["==", "!=", "contains", "not_contains"]
 
@@ -33,8 +47,11 @@ FILTERS_MAX: Final = 50
 # No stored field is longer: an identifier has at most 256 characters, and lowering a slug at most triples it. What is longer
 # is answered without asking, so that no value can grow the request to ClickHouse without bound.
 VALUE_CHARS_MAX: Final = 3 * IDENTIFIER_CHARS_MAX
+# Messages have no such bound, so a longer value for one of these is refused. A pattern has at most as many.
+TEXTS: Final = frozenset(("message", "error_message", "failure_pattern", "text"))
+TEXT_CHARS_MAX: Final = 1000
 
-_COLUMNS: Final = {"log_id": "id"}
+_COLUMNS: Final = {"log_id": ("id",), "text": ("message", "error_message")}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, order=True)
@@ -46,6 +63,13 @@ class Filter:
     value: str
 
 
+def refusal(field: str, value: str) -> str | None:
+    """Return why a value cannot be asked for, None if it can."""
+    if field in TEXTS and len(value) > TEXT_CHARS_MAX:
+        return f"has {len(value)} characters; of {field} at most {TEXT_CHARS_MAX} are taken: ask for a part of it with contains"
+    return None
+
+
 def conditions(filters: Sequence[Filter]) -> tuple[list[str], dict[str, Any]]:
     """Return SQL conditions that must all hold, and the values they refer to.
 
@@ -55,13 +79,19 @@ def conditions(filters: Sequence[Filter]) -> tuple[list[str], dict[str, Any]]:
     texts: list[str] = []
     values: dict[str, Any] = {}
     for one in sorted(set(filters)):
-        if len(one.value) > VALUE_CHARS_MAX:
+        if len(one.value) > VALUE_CHARS_MAX and one.field not in TEXTS:
             if one.operator in ("==", "contains"):
                 texts.append("0")
             continue
+        assert refusal(one.field, one.value) is None, "whoever makes a filter of a request asks `refusal` first"
         name = f"f{len(values)}"
         values[name] = one.value
-        texts.append(_condition(_COLUMNS.get(one.field, one.field), one.operator, f"{{{name}:String}}"))
+        columns = _COLUMNS.get(one.field, (one.field,))
+        # One of several columns is enough to be equal or to contain, and all must differ or not contain; a log without any text
+        # is the one whose columns are all empty.
+        every = one.operator in ("!=", "not_contains") if one.value else one.operator in ("==", "not_contains")
+        parts = [_condition(column, one.operator, f"{{{name}:String}}") for column in columns]
+        texts.append((" AND " if every else " OR ").join(parts))
     return texts, values
 
 

@@ -8,7 +8,7 @@ from starlette.requests import Request
 from ingest.contract.errors import QueryError
 from ingest.contract.http_errors import slug_of
 from query_api import log_items
-from query_api.filters import FIELDS, FILTERS_MAX, OPERATORS, Field, Filter, Operator
+from query_api.filters import FIELDS, FILTERS_MAX, OPERATORS, Field, Filter, Operator, refusal
 from query_api.http import members
 from query_api.http.caller import Caller
 from query_api.http.edge import Answer, Services, read_body
@@ -90,6 +90,8 @@ def _filters(value: Any, faults: Faults) -> tuple[Filter, ...]:
             faults.add(f"{path}.operator", f"must be one of {', '.join(OPERATORS)}")
         elif not isinstance(text, str):
             faults.add(f"{path}.value", f"must be a string, not {members.kind(text)}")
+        elif (reason := refusal(field, text)) is not None:
+            faults.add(f"{path}.value", reason)
         else:
             found.append(Filter(field=cast(Field, field), operator=cast(Operator, operator), value=text))
     return tuple(found)

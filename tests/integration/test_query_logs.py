@@ -52,13 +52,15 @@ AWKWARD = (
     " ",
 )
 COLUMNS = {field: "id" if field == "log_id" else field for field in FIELDS}
+# As long as a value of a text may be.
+LONG = "é𐐀" * 500
 
 
 LETTERS = ("", "Z", "z", "é", "𐐀", "\uffee")
 
 
 def make_events():
-    chance = random.Random(3)
+    chance, said = random.Random(3), random.Random(4)
     events = []
     for index in range(600):
         failed = chance.random() < 0.3
@@ -81,7 +83,14 @@ def make_events():
                 "status": "failed" if failed else "success",
                 "duration_ms": chance.random() * 1000,
                 "kafka_partition": chance.randrange(3),
-                "message": f"secret of {project}",
+                "message": said.choice([f"secret of {project}", *AWKWARD, LONG]),
+                "error_message": said.choice(["", "", *AWKWARD, "No such user: 17", LONG]),
+                "error_code": said.choice(["", "404", "it's"]),
+                "error_type": said.choice(["", "HttpError", "%"]),
+                "failure_class": said.choice(["timeout", "other"]) if failed else "",
+                "trace_id": said.choice(["", "4bf92f3577b34da6a3ce929d0e0e4736", "%_"]),
+                "parent_log_id": said.choice(["", "log_1", "log_\\"]),
+                "parent_tool_slug": said.choice(["", "COMPOSIO_MULTI_EXECUTE_TOOL"]),
                 "data": '{"request": {"n": 1.00, "s": "\\u00e9\\/"}, "of": "' + project + '"}',
             }
         )
@@ -100,6 +109,10 @@ async def service(clickhouse_url):
     with rows.fresh_database(clickhouse_url) as url:
         client = open_client(url)
         rows.insert(client, EVENTS, batches=6)
+        stored = "SELECT project_id, id, failure_pattern FROM tool_executions"
+        patterns = {(project, log_id): pattern for project, log_id, pattern in client.query(stored).result_rows}
+        for event in EVENTS:
+            event["failure_pattern"] = patterns[event["project_id"], event["id"]]
         rows.report_progress(client, complete_until_ms=[T0 + 5, T0 + 3])
         async with query_service(url) as running:
             yield running
@@ -107,8 +120,11 @@ async def service(clickhouse_url):
 
 def holds(event, given_filter):
     """Decide a filter the plain way."""
-    value, wanted = event[COLUMNS[given_filter["field"]]], given_filter["value"]
-    equal, contained = value == wanted, wanted.casefold() in value.casefold()
+    field, wanted = given_filter["field"], given_filter["value"]
+    texts = [event["message"], event["error_message"]] if field == "text" else [event[COLUMNS[field]]]
+    present = [text for text in texts if text]
+    equal = wanted in present if wanted else not present
+    contained = any(wanted.casefold() in text.casefold() for text in texts)
     return {"==": equal, "!=": not equal, "contains": contained, "not_contains": not contained}[given_filter["operator"]]
 
 
@@ -137,7 +153,9 @@ filters = st.lists(
     ).flatmap(
         lambda chosen: st.one_of(
             fragments,
-            st.sampled_from([event[COLUMNS[chosen["field"]]] for event in EVENTS]),
+            st.integers(0, len(EVENTS) - 1).map(
+                lambda index: EVENTS[index][{"text": "error_message"}.get(chosen["field"], COLUMNS[chosen["field"]])]
+            ),
             st.text(st.characters(exclude_categories=("Cs",)), max_size=3),
         ).map(lambda value: chosen | {"value": value})
     ),
@@ -148,10 +166,26 @@ filters = st.lists(
 @many
 @given(key=st.sampled_from([KEY_A, KEY_B, KEY_READ]), filters=filters)
 async def test_filters_find_what_a_plain_comparison_finds(service, key, filters):
-    """All ten fields, all four operators, any text taken literally; absent is empty; all filters must hold."""
+    """All fields, all four operators, any text taken literally; absent is empty; all filters must hold."""
     found = await all_pages(service, {"filters": filters, "limit": 100}, key=key)
     matching = [event for event in OF_KEY[key] if all(holds(event, one) for one in filters)]
     assert found == [event["id"] for event in newest_first(matching)]
+
+
+async def test_a_part_of_a_text_is_found_and_a_longer_one_refused(service):
+    """As many characters as are taken are found in any case; one more is 400 and says what to do."""
+    for field in ("text", "message", "error_message"):
+        body = {"limit": 100, "filters": [{"field": field, "operator": "contains", "value": LONG.swapcase()}]}
+        assert await all_pages(service, body)
+        # All fifty as long as they may be, and no two the same.
+        body["filters"] = [{"field": field, "operator": "contains", "value": LONG[number:]} for number in range(50)]
+        assert await all_pages(service, body)
+        body["filters"][0] = {"field": field, "operator": "==", "value": LONG + "é"}
+        refused = await service.logs(body)
+        assert refused.status == 400
+        assert "filters.0.value: has 1001 characters" in refused.body["error"]["errors"][0]
+    body = {"filters": [{"field": "user_id", "operator": "==", "value": LONG + LONG}]}
+    assert (await service.logs(body)).body == {"logs": [], "next_cursor": None}
 
 
 @pytest.mark.parametrize("limit", [1, 7, 20, 99, 100])

@@ -2,7 +2,7 @@
 
 import pytest
 
-from query_api.filters import FIELDS, OPERATORS, VALUE_CHARS_MAX, Filter, conditions
+from query_api.filters import FIELDS, OPERATORS, TEXT_CHARS_MAX, VALUE_CHARS_MAX, Filter, conditions, refusal
 
 
 def test_each_operator_has_its_condition():
@@ -40,3 +40,22 @@ def test_a_value_longer_than_any_field_is_answered_without_asking():
     value = "x" * (VALUE_CHARS_MAX + 1)
     for operator, expected in (("==", ["0"]), ("contains", ["0"]), ("!=", []), ("not_contains", [])):
         assert conditions([Filter(field="user_id", operator=operator, value=value)]) == (expected, {})
+
+
+def test_a_text_may_stand_in_either_message_and_must_be_missing_in_both():
+    """`text` asks two columns: one is enough to equal, none may be equal."""
+    asked = {operator: conditions([Filter(field="text", operator=operator, value="x")])[0] for operator in ("==", "!=")}
+    assert asked == {
+        "==": ["message = {f0:String} OR error_message = {f0:String}"],
+        "!=": ["message != {f0:String} AND error_message != {f0:String}"],
+    }
+    assert conditions([Filter(field="text", operator="==", value="")])[0] == [
+        "message = {f0:String} AND error_message = {f0:String}"
+    ]
+
+
+def test_only_a_text_has_a_longest_value():
+    """Of an identifier any length can be answered, because none is stored that is longer."""
+    long = "x" * (TEXT_CHARS_MAX + 1)
+    assert {field for field in FIELDS if refusal(field, long)} == {"message", "error_message", "failure_pattern", "text"}
+    assert not any(refusal(field, long[1:]) for field in FIELDS)
