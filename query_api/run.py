@@ -1,14 +1,11 @@
 """Composition root of the query service: settings, adapters, application, run."""
 
 import asyncio
-import contextlib
 import logging
 import signal
 import socket
 import sys
-from collections.abc import Iterator
 
-import uvicorn
 import uvloop
 from setproctitle import setproctitle
 
@@ -18,15 +15,13 @@ from ingest.contract.errors import ConfigurationError
 from ingest.contract.replayer import Replayer
 from query_api.http.app import application
 from query_api.http.edge import Services
+from query_api.http.server import BACKLOG, make_server
 from query_api.progress import Freshness
 from query_api.rate_limit import RateLimit
 from query_api.settings import QuerySettings
 from query_api.store import Reader
 
 log = logs.logger(__name__)
-
-_BACKLOG = 1024
-_KEEP_ALIVE_S = 90
 
 
 def main(settings: QuerySettings) -> int:
@@ -68,22 +63,7 @@ async def serve(settings: QuerySettings) -> None:
         replayer=replayer,
         rate_limit=RateLimit(settings.rate_limit_per_minute),
     )
-    server = _Server(
-        uvicorn.Config(
-            application(services),
-            http="httptools",
-            ws="none",
-            lifespan="off",
-            log_config=None,
-            access_log=False,
-            proxy_headers=False,
-            server_header=False,
-            backlog=_BACKLOG,
-            # Longer than the forwarding side keeps a connection, so that it never sends into one that is being closed.
-            timeout_keep_alive=_KEEP_ALIVE_S,
-            timeout_graceful_shutdown=settings.query_stop_timeout_s,
-        )
-    )
+    server = make_server(application(services), stop_timeout_s=settings.query_stop_timeout_s)
 
     def stop() -> None:
         # A second signal does not wait for requests in flight.
@@ -105,20 +85,13 @@ async def serve(settings: QuerySettings) -> None:
         log.info("query_stopped")
 
 
-class _Server(uvicorn.Server):
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        """Leave signals to `serve`: uvicorn would raise them again after its stop, and a clean stop would end as a kill."""
-        yield
-
-
 def _listen(host: str, port: int) -> socket.socket:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listening = socket.socket(family, socket.SOCK_STREAM)
     listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listening.bind((host, port))
-        listening.listen(_BACKLOG)
+        listening.listen(BACKLOG)
     except OSError as error:
         listening.close()
         reason = error.strerror or str(error)

@@ -8,13 +8,14 @@ from dataclasses import dataclass
 from typing import Any
 
 import aiohttp
-import uvicorn
 
 from ingest.contract.access import Key, hash_key, key_record
 from ingest.contract.control import ControlFollower
+from ingest.contract.http_connections import Patience
 from ingest.contract.replayer import Replayer
 from query_api.http.app import application
 from query_api.http.edge import Services
+from query_api.http.server import PATIENCE, make_server
 from query_api.progress import Freshness
 from query_api.rate_limit import RateLimit
 from query_api.settings import QuerySettings
@@ -84,7 +85,7 @@ class QueryService:
 
 
 @contextlib.asynccontextmanager
-async def query_service(clickhouse: str, **settings: Any) -> AsyncIterator[QueryService]:
+async def query_service(clickhouse: str, *, patience: Patience = PATIENCE, **settings: Any) -> AsyncIterator[QueryService]:
     """Run the service until the block ends."""
     # Progress is asked for anew with every request, unless a test is about the cache.
     chosen = QuerySettings(clickhouse=clickhouse, **{"freshness_cache_s": 0, **settings})  # type: ignore[arg-type]
@@ -106,17 +107,7 @@ async def query_service(clickhouse: str, **settings: Any) -> AsyncIterator[Query
     listening.bind(("127.0.0.1", 0))
     # Requests may come before the server's first step.
     listening.listen()
-    server = _Server(
-        uvicorn.Config(
-            application(services),
-            lifespan="off",
-            log_config=None,
-            access_log=False,
-            ws="none",
-            # As the service itself: on a busy machine a client would else meet a connection that is just being closed.
-            timeout_keep_alive=90,
-        )
-    )
+    server = make_server(application(services), stop_timeout_s=chosen.query_stop_timeout_s, patience=patience)
     serving = asyncio.create_task(server.serve(sockets=[listening]))
     try:
         async with aiohttp.ClientSession() as session:
@@ -126,9 +117,3 @@ async def query_service(clickhouse: str, **settings: Any) -> AsyncIterator[Query
         await serving
         await reader.close()
         await replayer.close()
-
-
-class _Server(uvicorn.Server):
-    @contextlib.contextmanager
-    def capture_signals(self) -> Any:
-        yield
