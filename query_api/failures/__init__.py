@@ -1,0 +1,1 @@
+"""What failed, how often, whom it hit, why, and what to do."""
