@@ -9,6 +9,9 @@ from ingest.contract.http_errors import ORG_KEY_HEADER, PROJECT_KEY_HEADER, cred
 from query_api.tenant import Tenant
 
 _USER_KEY_PREFIX = "uak_"
+# What a client's `Scope` sends.
+_ORG_SCOPE = b"x-org-id"
+_PROJECT_SCOPE = b"x-project-id"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,7 +41,7 @@ class Caller:
 
 
 def project_caller(headers: Iterable[tuple[bytes, bytes]], access: Access, *, caught_up: bool) -> Caller:
-    """Return the caller of a route that takes a project key.
+    """Return the caller of a route that takes a project key; it has decided whose rows are read, so no scope matters.
 
     Raises:
         QueryError: 401 without exactly one key that is in force, 403 for one that may not read here.
@@ -51,11 +54,27 @@ def project_caller(headers: Iterable[tuple[bytes, bytes]], access: Access, *, ca
 
 
 def org_caller(headers: Iterable[tuple[bytes, bytes]], access: Access, *, caught_up: bool) -> Caller:
-    """Return the caller of a route that takes an organisation's key. Raises as `project_caller`."""
+    """Return the caller of a route that takes an organisation's key.
+
+    A scope narrows it: whoever asks for one project must not get the sum over all.
+
+    Raises:
+        QueryError: as `project_caller`, and 404 for a scope that is not the key's.
+        StoreUnavailable: keys are not known yet.
+    """
+    headers = tuple(headers)
     name, key = _identify(headers, access, caught_up=caught_up)
     if name != ORG_KEY_HEADER or key.project_id or not key.org_id:
         raise QueryError(403, slug_of(403), f"This route takes an organization's key in {ORG_KEY_HEADER}")
-    return Caller(key_hash=key.key_hash, projects=tuple(sorted(access.projects_of(key.org_id))))
+    scope = {header: value.decode("latin-1") for header, value in headers if header in (_ORG_SCOPE, _PROJECT_SCOPE) and value}
+    if scope.get(_ORG_SCOPE, key.org_id) != key.org_id:
+        raise QueryError(404, slug_of(404), "Organization not found")
+    projects = tuple(sorted(access.projects_of(key.org_id)))
+    if (project := scope.get(_PROJECT_SCOPE)) is not None:
+        if project not in projects:
+            raise QueryError(404, slug_of(404), "Project not found")
+        projects = (project,)
+    return Caller(key_hash=key.key_hash, projects=projects)
 
 
 def _identify(headers: Iterable[tuple[bytes, bytes]], access: Access, *, caught_up: bool) -> tuple[str, Key]:

@@ -39,6 +39,22 @@ def test_an_organisation_reads_its_projects_or_some_of_them(access):
     assert org_caller(headers(x_org_api_key=KEY_ORG_EMPTY), access, caught_up=True).tenant() is None
 
 
+def test_a_scope_narrows_an_organisation_and_leaves_a_project_as_it_is(access):
+    """One project of several; what is not the key's own is not found. A project's key has decided already."""
+    asked = {"x_org_api_key": KEY_ORG, "x_org_id": "org_1"}
+    assert org_caller(headers(**asked), access, caught_up=True).projects == ("proj_a", "proj_b")
+    narrowed = org_caller(headers(**asked, x_project_id="proj_b"), access, caught_up=True)
+    assert narrowed.projects == ("proj_b",)
+    with pytest.raises(QueryError, match="Project not found"):
+        narrowed.tenant(["proj_a"])
+    for wrong in ({"x_project_id": "proj_of_others"}, {"x_org_id": "org_2"}):
+        with pytest.raises(QueryError, match="not found") as caught:
+            org_caller(headers(**{**asked, **wrong}), access, caught_up=True)
+        assert caught.value.status == 404
+    scoped = headers(x_api_key=KEY_A, x_org_id="theirs", x_project_id="proj_b")
+    assert project_caller(scoped, access, caught_up=True).projects == ("proj_a",)
+
+
 @pytest.mark.parametrize(
     ("given", "status"),
     [

@@ -1,0 +1,88 @@
+"""The running stack with two projects of one organisation, keys to them, and a process for each official client."""
+
+import contextlib
+import json
+import signal
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from tests.support.client_api import Api, Event
+from tests.support.ingest_service import free_port
+from tests.support.official_clients import Client
+from tests.support.process import Process, eventually
+from tests.support.stack import Stack
+
+Commands = Mapping[str, tuple[list[str], Path]]
+
+
+class Site:
+    """Keys by name: `airline`, `other` and `document` are projects', `ingest` may only send, `acme` is the organisation's."""
+
+    def __init__(self, folder: Path, commands: Commands) -> None:
+        self.stack = Stack(folder / "data")
+        self.folder = folder
+        self.keys: dict[str, str] = {}
+        self._clients: dict[str, Client] = {}
+        self._commands = commands
+
+    def start(self, **projects: list[Event]) -> None:
+        """Start everything and send each project its events."""
+        self.stack.start()
+        self._clients |= {name: Client(command, folder) for name, (command, folder) in self._commands.items()}
+        self._make_key("ingest", "--project", "airline", "--scope", "ingest")
+        self._make_key("acme", "--org", "acme")
+        for project, events in projects.items():
+            key = self._make_key(project, "--project", project, "--org", "acme")
+            eventually("the key is in force", lambda key=key: self.stack.get("/v1/freshness", key=key).status_code == 200)
+            lines = b"\n".join(json.dumps(event).encode() for event in events)
+            answer = self.stack.post("/v1/events", lines, key=key, **{"content-type": "application/x-ndjson"})
+            assert answer.json()["accepted"] == len(events), answer.text
+        assert self.stack.proved().proved
+
+    def stop(self) -> None:
+        for client in self._clients.values():
+            client.end()
+        self.stack.stop()
+
+    @property
+    def url(self) -> str:
+        assert self.stack.up is not None
+        return str(self.stack.up.ready["url"])
+
+    def api(self, kind: str, *, key: str = "airline", url: str = "", **options: Any) -> Api:
+        """Return a client with a key by its name, or with a key as given."""
+        return Api(
+            kind, self._clients[kind.removesuffix("-strict")], url=url or self.url, key=self.keys.get(key, key), **options
+        )
+
+    @contextlib.contextmanager
+    def query(self, **settings: str) -> Iterator[str]:
+        """Run one more query service on the same servers, with settings of its own; give its address."""
+        assert self.stack.up is not None
+        port = free_port()
+        addresses = {name: str(self.stack.up.ready[name]) for name in ("kafka", "clickhouse")}
+        named = {"query_port": str(port)} | addresses | settings
+        env = {f"TOOLLEDGER_{name.upper()}": value for name, value in named.items()}
+        process = Process(f"query-{port}", ["query"], folder=self.folder, env=env)
+        url = f"http://127.0.0.1:{port}"
+        try:
+            with httpx.Client(base_url=url) as http:
+                eventually("the query service knows the keys", lambda: self._known(http))
+            yield url
+        finally:
+            process.end(signal.SIGTERM)
+
+    def _known(self, http: httpx.Client) -> bool:
+        try:
+            answer = http.get("/v1/freshness", headers={"x-api-key": self.keys["ingest"]})
+        except httpx.TransportError:
+            return False
+        # It may not read; before keys are known it would be 503.
+        return answer.status_code == 403
+
+    def _make_key(self, name: str, *arguments: str) -> str:
+        self.keys[name] = str(json.loads(self.stack.toolledger("keys", "create", *arguments, "--json"))["key"])
+        return self.keys[name]
