@@ -11,6 +11,7 @@ same snapshot. Values are bound as parameters; the only literals are numbers mad
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from itertools import pairwise
 from typing import Any, Final
 
 from ingest.contract.sketch import LN_GAMMA, TINY_MS, ZERO_BUCKET
@@ -21,6 +22,8 @@ from query_api.usage.grains import HOUR_MS, Family, Span, family_of, layers
 from query_api.usage.question import METRIC_ORDERS, Question
 
 PERCENTILES: Final = (50, 95, 99)
+# More are told as hours.
+_SPANS_MAX: Final = 8
 
 # The logarithm of zero has no bucket; `greatest` keeps it from being taken, because both sides of `if` may be worked out.
 _LOG: Final = f"log(greatest(duration_ms, {TINY_MS!r}))"
@@ -266,7 +269,28 @@ def _source(
 
 
 def _within(column: str, literal: Callable[[int], str], spans: Sequence[Span]) -> str:
-    return " OR ".join(f"{column} >= {literal(begin)} AND {column} < {literal(end)}" for begin, end in spans) or "0"
+    """Return the condition that an instant lies in one of these spans; they are sorted and do not touch.
+
+    Days of a zone with half hours cut an hour each, and hundreds of spans joined by OR cost ClickHouse seconds before it reads a
+    row. They are told as one span and the hours that are in it, or are not, which it keeps as a set and finds in the index.
+    """
+    if len(spans) > _SPANS_MAX:
+        gaps = [(before, after) for (_, before), (after, _) in pairwise(spans)]
+        assert not any(at % HOUR_MS for gap in gaps for at in gap), "only borders between hours cut a range that often"
+        covered, missing = _hours(spans), _hours(gaps)
+        word, hours = ("NOT IN", missing) if len(missing) <= len(covered) else ("IN", covered)
+        listed = ", ".join(_seconds(at) for at in hours)
+        return f"{_between(column, literal, (spans[0][0], spans[-1][1]))} AND toStartOfHour({column}, 'UTC') {word} ({listed})"
+    return " OR ".join(_between(column, literal, span) for span in spans) or "0"
+
+
+def _between(column: str, literal: Callable[[int], str], span: Span) -> str:
+    return f"{column} >= {literal(span[0])} AND {column} < {literal(span[1])}"
+
+
+def _hours(spans: Sequence[Span]) -> list[int]:
+    """Return the starts of the hours that spans touch."""
+    return sorted({hour * HOUR_MS for begin, end in spans for hour in range(begin // HOUR_MS, -(-end // HOUR_MS))})
 
 
 def _seconds(at_ms: int) -> str:

@@ -95,7 +95,7 @@ VALUES = {column: sorted({event[column] for event in EVENTS}) for column in (*CO
 async def service(clickhouse_url):
     with rows.fresh_database(clickhouse_url) as url:
         rows.insert(open_client(url), EVENTS, batches=5)
-        async with query_service(url) as running:
+        async with query_service(url, query_time_s_max=300) as running:
             yield running
 
 

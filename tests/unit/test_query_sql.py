@@ -98,3 +98,17 @@ def test_sessions_alone_read_no_raw_rows():
     got = text(metrics={"sessions"}, order=Order(by="sessions", descending=True), from_ms=FROM + 1)
     assert "tool_executions" not in got
     assert "tupleElement(first, 1) >= 1744243200001" in got
+
+
+def test_borders_that_cut_hours_all_over_a_year_are_told_as_a_set():
+    """Days of a zone with half hours: ClickHouse needs seconds for hundreds of spans joined by OR, before it reads a row."""
+    kolkata = calendar.zone("Asia/Kolkata")
+    assert kolkata is not None
+    span = {"from_ms": FROM + 7, "to_ms": FROM + 366 * 24 * HOUR - 7}
+    runs = calendar.intervals("day", kolkata, span["from_ms"], span["to_ms"])
+    got = text(**span, runs=runs, metrics=ALL_METRICS)
+    assert got.count(" OR ") < 10
+    assert got.count("toStartOfHour(timestamp, 'UTC') IN (") == 2
+    # The hours that are cut, and the two at the ends.
+    raw = got.split("toStartOfHour(timestamp, 'UTC') IN (")[1].split(") GROUP BY")[0]
+    assert raw.count("toDateTime(") == 366 + 2
