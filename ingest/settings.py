@@ -1,15 +1,14 @@
 """Settings of the ingest service: the public address, limits on what one request may hold, and patience with Kafka."""
 
-from typing import Final, Literal
+from typing import Literal
 from urllib.parse import urlsplit
 
 from pydantic import Field, field_validator
 
 from ingest.contract.event import EVENT_BYTES_MAX
+from ingest.contract.request_limits import BODY_BYTES_MAX, DECODED_BYTES_MAX, EVENTS_MAX, MIB
 from ingest.contract.settings import CommonSettings
 from ingest.contract.topics import PACK_BYTES
-
-MIB: Final = 1024 * 1024
 
 
 class IngestSettings(CommonSettings):
@@ -21,13 +20,13 @@ class IngestSettings(CommonSettings):
         default=None, description="query service that everything but ingest is forwarded to; unset: such paths are 404"
     )
 
-    ingest_body_bytes_max: int = Field(default=16 * MIB, ge=EVENT_BYTES_MAX, description="one request's body as sent, bytes")
-    # Twice the body: events compress far better than that, and a bomb meets the limit after a few milliseconds.
-    ingest_decoded_bytes_max: int = Field(
-        default=32 * MIB, ge=EVENT_BYTES_MAX, description="one request's body after decompression, bytes"
+    ingest_body_bytes_max: int = Field(
+        default=BODY_BYTES_MAX, ge=EVENT_BYTES_MAX, description="one request's body as sent, bytes"
     )
-    # At about 6 us an event, the longest that one request can hold up the others is a tenth of a second.
-    ingest_events_max: int = Field(default=10_000, ge=1, description="events in one request")
+    ingest_decoded_bytes_max: int = Field(
+        default=DECODED_BYTES_MAX, ge=EVENT_BYTES_MAX, description="one request's body after decompression, bytes"
+    )
+    ingest_events_max: int = Field(default=EVENTS_MAX, ge=1, description="events in one request")
     ingest_pack_bytes: int = Field(default=PACK_BYTES, ge=1024, le=EVENT_BYTES_MAX, description="a pack is closed at this size")
     # A body costs about three times its size while it is worked on: itself, its packs, and the producer's batches.
     ingest_in_flight_bytes_max: int = Field(

@@ -15,6 +15,7 @@ from ingest.contract.control import ControlFollower
 from ingest.contract.errors import BrokerUnavailable
 from ingest.contract.http_errors import PROJECT_KEY_HEADER, credentials, mask_key
 from ingest.contract.metrics import INGEST_EVENTS, INGEST_REJECTED
+from ingest.contract.request_limits import IDEMPOTENCY_KEY_CHARS_MAX
 from ingest.contract.topics import HEADER_PROJECT
 from ingest.formats import FormatError, decompress, encodings_of, shape_of, split
 from ingest.http.answers import Answer, Receive, Refused, Scope
@@ -23,7 +24,6 @@ from ingest.packing import pack
 from ingest.publisher import Publisher
 from ingest.settings import IngestSettings
 
-_KEY_CHARS_MAX: Final = 256
 # Below that, changing to a thread and back costs more than it gives.
 _THREAD_FROM_BYTES: Final = 512 * 1024
 
@@ -76,8 +76,8 @@ class EventsRoute:
                 encodings = encodings_of(headers.get(b"content-encoding", b"").decode("latin-1"))
                 make_ids: MakeIds = random_ids
                 if idempotency_key := headers.get(b"idempotency-key", b"").decode("latin-1"):
-                    if len(idempotency_key) > _KEY_CHARS_MAX:
-                        raise Refused(400, f"the header idempotency-key is longer than {_KEY_CHARS_MAX} characters")
+                    if len(idempotency_key) > IDEMPOTENCY_KEY_CHARS_MAX:
+                        raise Refused(400, f"the header idempotency-key is longer than {IDEMPOTENCY_KEY_CHARS_MAX} characters")
                     make_ids = retry_ids(key.project_id, idempotency_key)
                 body = await read_body(receive, headers, self._settings, share)
                 if encodings:

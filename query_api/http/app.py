@@ -8,9 +8,10 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from query_api.http import corrections, failures, internal, letters, logs, usage, v1
+from query_api.http import corrections, docs, failures, internal, letters, logs, usage, v1
 from query_api.http.edge import Handler, Services, endpoint, refusal
 from query_api.http.health import Health
+from query_api.openapi import page_routes
 
 LOGS: Final = "/api/v3.1/logs/tool_execution"
 PROJECT_USAGE: Final = "/api/v3.1/project/usage"
@@ -63,6 +64,8 @@ def application(services: Services) -> Starlette:
     ]
     health = Health(services)
     table += [
+        Route(page_routes.DOCUMENT, docs.document),
+        Route(page_routes.PAGE, docs.page),
         Route("/healthz", health.healthz),
         Route("/readyz", health.readyz),
         Route("/metrics", health.metrics),

@@ -27,13 +27,13 @@ DEFAULT_RANGE_DAYS: Final = 30
 FILTER_VALUES_MAX: Final = LIMIT_MAX
 
 _METRIC: Final[dict[str, Metric]] = {"tool_calls": "calls", "sessions": "sessions"}
-_GROUPS: Final = {
+GROUPS_OF: Final = {
     "tool_calls": ("tool_slug", "toolkit_slug", "connected_account_id", "user_id", "session_id"),
     "sessions": ("user_id",),
 }
 # The observability document breaks calls down by entity: each is a grouping of tool calls.
-_ENTITY_GROUPS: Final = {"tool": "tool_slug", "toolkit": "toolkit_slug", "user": "user_id", "session": "session_id"}
-_ORDERS: Final = ("key", "total_quantity", "event_count")
+ENTITY_GROUPS: Final = {"tool": "tool_slug", "toolkit": "toolkit_slug", "user": "user_id", "session": "session_id"}
+ORDERS: Final = ("key", "total_quantity", "event_count")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,7 +83,7 @@ def breakdown(*, org: bool) -> Callable[[Request, Caller, Services], Awaitable[A
         asked = _asked(body, faults, org=org)
         entity = request.path_params["entity_type"]
         metric, group = _grouping(entity, body.get("group_by"), faults, org=org)
-        by = members.one_of(body.get("order_by"), "order_by", faults, _ORDERS, default="total_quantity")
+        by = members.one_of(body.get("order_by"), "order_by", faults, ORDERS, default="total_quantity")
         direction = members.one_of(body.get("order_direction"), "order_direction", faults, ("asc", "desc"), default="desc")
         limit = members.whole(body.get("limit"), "limit", faults, low=1, high=LIMIT_MAX, default=LIMIT_DEFAULT)
         faults.check()
@@ -148,15 +148,15 @@ def _asked(body: dict[str, Any], faults: Faults, *, org: bool) -> Asked:
 
 def _grouping(entity: str, group_by: Any, faults: Faults, *, org: bool) -> tuple[Metric, str]:
     """Return what is counted and by what it is grouped."""
-    metered = "tool_calls" if entity in _ENTITY_GROUPS else entity
-    if metered not in _GROUPS:
-        known = ", ".join((*ENTITY_TYPES, *_ENTITY_GROUPS))
+    metered = "tool_calls" if entity in ENTITY_GROUPS else entity
+    if metered not in GROUPS_OF:
+        known = ", ".join((*ENTITY_TYPES, *ENTITY_GROUPS))
         faults.add("entity_type", f"must be one of {known}")
         return "calls", "tool_slug"
-    if entity in _ENTITY_GROUPS:
-        allowed: tuple[str, ...] = (_ENTITY_GROUPS[entity],)
+    if entity in ENTITY_GROUPS:
+        allowed: tuple[str, ...] = (ENTITY_GROUPS[entity],)
     else:
-        allowed = (*_GROUPS[metered], "project_id") if org else _GROUPS[metered]
+        allowed = (*GROUPS_OF[metered], "project_id") if org else GROUPS_OF[metered]
     return _METRIC[metered], members.one_of(group_by, "group_by", faults, allowed, default=allowed[0])
 
 

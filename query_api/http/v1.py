@@ -25,7 +25,7 @@ LIMIT_MAX: Final = 10_000
 INTERVALS_MAX: Final = 50_000
 
 _SINGLE: Final = ("from", "to", "interval", "timezone", "limit", "order_by", "order_direction")
-_UNITS: Final = ("minute", "hour", "day")
+UNITS: Final = ("minute", "hour", "day")
 
 
 async def usage(request: Request, caller: Caller, services: Services) -> Answer:
@@ -77,7 +77,7 @@ def _question(asked: Parameters, *, now_ms: int) -> tuple[Question, str | None, 
     faults = asked.faults
     from_ms, to_ms = checked_range(asked.instant("from"), asked.instant("to"), faults, now_ms=now_ms)
     group_by = group_by_of(asked)
-    unit = asked.one_of("interval", _UNITS, default="") or None
+    unit = asked.one_of("interval", UNITS, default="") or None
     timezone = asked.text("timezone") or "UTC"
     zone = calendar.zone(timezone)
     if zone is None:

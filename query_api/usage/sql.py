@@ -271,8 +271,8 @@ def _source(
 def _within(column: str, literal: Callable[[int], str], spans: Sequence[Span]) -> str:
     """Return the condition that an instant lies in one of these spans; they are sorted and do not touch.
 
-    Days of a zone with half hours cut an hour each, and hundreds of spans joined by OR cost ClickHouse seconds before it reads a
-    row. They are told as one span and the hours that are in it, or are not, which it keeps as a set and finds in the index.
+    Days of a zone with half hours cut an hour each, and hundreds of spans joined by OR cost ClickHouse seconds before it reads
+    a row. They are told as one span and the hours that are in it, or are not, which it keeps as a set and finds in the index.
     """
     if len(spans) > _SPANS_MAX:
         gaps = [(before, after) for (_, before), (after, _) in pairwise(spans)]

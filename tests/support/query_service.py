@@ -20,6 +20,7 @@ from query_api.progress import Freshness
 from query_api.rate_limit import RateLimit
 from query_api.settings import QuerySettings
 from query_api.store import Reader
+from tests.support import api_answers
 
 KEY_A = "ak_test_key_of_project_a"
 KEY_A2 = "ak_test_second_key_of_a"
@@ -77,6 +78,7 @@ class QueryService:
             raw = await response.read()
             is_json = response.headers.get("content-type", "").startswith("application/json")
             body = await response.json() if is_json and raw else None
+            api_answers.check(method, path, response.status, response.headers, body)
             return Reply(status=response.status, headers=response.headers, body=body, raw=raw)
 
     async def logs(self, body: Any = None, *, key: str = KEY_A) -> Reply:

@@ -1,0 +1,251 @@
+"""What the API page says of ingest: `POST /v1/events`, and the health of the public address. Pure data."""
+
+from collections.abc import Mapping
+from typing import Any, Final, get_args
+
+import msgspec
+
+from ingest.contract import request_limits as limits
+from ingest.contract.event import EVENT_BYTES_MAX, PROJECT_PATTERN, Event, Reason
+from ingest.contract.openapi import Example, Json, Operation, Part, answer, nullable, parameter, record, ref, text, whole
+
+_TOLD: Final[Mapping[str, str]] = {
+    "tool_slug": "The tool that was called, as in `GMAIL_SEND_EMAIL`.",
+    "status": "How it ended.",
+    "duration_ms": "How long it took, in milliseconds; at most 31 days.",
+    "id": "Names the event within its project: the same id counts once, and the first one accepted wins (for ever with the same"
+    " timestamp, within the dedupe horizon with another). Given by ingest if absent. Bring your own to make retries safe.",
+    "project_id": "Leave it out: the key decides. One that differs from the key's project is refused.",
+    "timestamp": "Start of the call: ISO 8601 (UTC without a zone) or epoch milliseconds as a number, fractions cut; the"
+    " time of"
+    " ingest if absent. From 2015-01-01 to 24 hours ahead; seconds, micro- and nanoseconds fall outside and are refused with a"
+    " hint, never guessed.",
+    "toolkit_slug": "The toolkit, lowered. If absent: the longest known prefix of the tool slug, else what stands before its"
+    " first underscore.",
+    "user_id": "On whose behalf.",
+    "session_id": "The session it belongs to. A session is created at its first call.",
+    "message": "One line for people. If absent: `TOOL succeeded`, or `TOOL failed: <error message>`.",
+    "error": "What went wrong: a text, or an object.",
+    "context": "Identifiers of a trace or request this call was part of.",
+    "source": "Where it came from.",
+    "connected_account_id": "The connection that was used.",
+    "auth_config_id": "Its auth config.",
+    "sandbox_id": "The sandbox, if any.",
+    "parent": "The execution that made this call.",
+    "data": "`request` and `response`, whatever they hold. Kept byte for byte, but for secrets, which are replaced.",
+    "metadata": "Anything else; shown with the log.",
+}
+
+
+def _schema_of(name: str, kind: Any) -> Json:
+    """Return a member's schema with the lengths of the code; an object's members are written out."""
+    schema = msgspec.json.schema(kind)
+    inner = {
+        f"#/$defs/{title}": record(
+            {member: _without_default(given) for member, given in found["properties"].items()},
+            optional=tuple(found["properties"]),
+        )
+        for title, found in schema.pop("$defs", {}).items()
+    }
+    branches = [inner.get(one.get("$ref", ""), one) for one in schema.get("anyOf", [schema])]
+    kept = [one for one in branches if one != {"type": "null"}]
+    told = {"description": _TOLD[name]} if name in _TOLD else {}
+    found = {**kept[0], **told} if len(kept) == 1 else {**told, "anyOf": kept}
+    return nullable(found) if len(kept) < len(branches) else found
+
+
+def _without_default(schema: Json) -> Json:
+    return {name: value for name, value in schema.items() if name != "default"}
+
+
+def _event() -> Json:
+    fields = msgspec.structs.fields(Event)
+    payload = {name: nullable({"type": "object", "description": _TOLD[name]}) for name in ("data", "metadata")}
+    members = {one.name: payload.get(one.name) or _schema_of(one.name, one.type) for one in fields}
+    return record(
+        members,
+        optional=tuple(one.name for one in fields if not one.required),
+        description=f"One tool execution; at most {EVENT_BYTES_MAX:,} bytes of JSON. Null is the same as absent; unknown"
+        " members are"
+        " tolerated, and kept out of everything but the stored event.",
+    )
+
+
+_SEND: Final = Example(
+    title="A failed call, as a producer knows it",
+    body={
+        "id": "log_-jRTWClpBoVo",
+        "timestamp": "2026-04-17T10:25:00.000Z",
+        "tool_slug": "GMAIL_SEND_EMAIL",
+        "status": "failed",
+        "duration_ms": 202,
+        "user_id": "user_123",
+        "session_id": "ses_abc123",
+        "error": {"message": "invalid recipient", "code": "422"},
+        "data": {"request": {"to": "alice@example"}, "response": {"error": "invalid recipient"}},
+        "source": {"framework": "langchain", "language": "python", "host": "sdk"},
+        "metadata": {"attempt": 2},
+    },
+    status=202,
+    answer={"accepted": 1, "ids": ["log_-jRTWClpBoVo"], "rejected": []},
+)
+_SEND_LINES: Final = Example(
+    title="Several, one a line; a broken one does not lose the others",
+    body='{"id":"log_5Q2mYdKq0aXe","timestamp":1776421510000,"tool_slug":"GITHUB_CREATE_ISSUE","status":"success","duration_ms":131.5,'
+    '"user_id":"user_123","session_id":"ses_abc123"}\n'
+    '{"id":"log_Tz81vLw3-nRc","timestamp":1776421520000,"tool_slug":"GITHUB_CREATE_ISSUE","duration_ms":90}\n',
+    media="application/x-ndjson",
+    status=202,
+    answer={
+        "accepted": 1,
+        "ids": ["log_5Q2mYdKq0aXe"],
+        "rejected": [
+            {
+                "index": 1,
+                "line": 2,
+                "id": "log_Tz81vLw3-nRc",
+                "code": "missing_member",
+                "message": "the event is missing required field `status`",
+            }
+        ],
+    },
+)
+_SCHEMAS: Final = {
+    "Event": _event(),
+    "RejectedEvent": record(
+        {
+            "index": whole("Of the item in the request, from 0.", minimum=0),
+            "line": whole("Of the item, from 1, blank lines included; of NDJSON only.", minimum=1),
+            "id": nullable(text("The event's own id, where it has one that can be read.")),
+            "code": {"type": "string", "enum": list(get_args(Reason)), "description": "Why, for programs."},
+            "message": text("Why, for people: the member and the limit."),
+        },
+        optional=("line",),
+    ),
+    "Readiness": record(
+        {
+            "ready": {"type": "boolean", "description": "Whether an event sent now would be accepted."},
+            "checks": record({"kafka": {"type": "boolean"}, "control": {"type": "boolean"}}),
+            "reasons": {"type": "array", "items": {"type": "string"}, "description": "Why not."},
+        }
+    ),
+}
+_REJECTED: Final = {"type": "array", "items": ref("RejectedEvent")}
+_ACCEPTED: Final = record(
+    {
+        "accepted": whole("How many.", minimum=1),
+        "ids": {"type": "array", "items": text("An id."), "description": "Of the accepted events, in the order sent."},
+        "rejected": {**_REJECTED, "description": "Of the others, why."},
+    }
+)
+_NOTHING: Final = record(
+    {
+        "error": {"$ref": "#/components/schemas/Error/properties/error"},
+        "rejected": {**_REJECTED, "description": "Each event, and why."},
+    },
+    optional=("rejected",),
+)
+
+EVENTS: Final = Part(
+    tag="Events",
+    tag_description="Entering tool calls. What is accepted is in Kafka, on all in-sync replicas, before the answer; logs and"
+    " usage"
+    " have it within a second. Programs that write to Kafka themselves use the topic `tool-executions` (one event, an array"
+    " or NDJSON"
+    " as the value, the header `project_id`, the key `project_id/id` if they can); an event from there without id or"
+    " timestamp gets"
+    f" them from its place in the log, the same after any replay. A project is named `{PROJECT_PATTERN}`.",
+    operations=(
+        Operation(
+            method="POST",
+            path="/v1/events",
+            name="sendEvents",
+            tag="Events",
+            summary="Send events",
+            description="Takes one event, an array, or NDJSON. Each is judged alone: 202 if any was accepted, with the ids"
+            " of the"
+            " accepted and the reasons of the others.\n\n"
+            "Events count once per id. For events without an id send `Idempotency-Key`: the same request sent again then"
+            " makes the"
+            " same ids. The answer cannot know that an id was there before; receipts count it.\n\n"
+            f"Unless set otherwise one request holds at most {limits.EVENTS_MAX:,} events,"
+            f" {limits.BODY_BYTES_MAX // limits.MIB} MiB as"
+            f" sent and {limits.DECODED_BYTES_MAX // limits.MIB} MiB decompressed; beyond it: 413 with the limit.",
+            parameters=(
+                parameter(
+                    "Idempotency-Key",
+                    {"type": "string", "maxLength": limits.IDEMPOTENCY_KEY_CHARS_MAX},
+                    "Makes the ids of events without one, so that a retry of this request counts once. Any text that is new"
+                    " for each"
+                    " request.",
+                    place="header",
+                ),
+                parameter(
+                    "Content-Encoding",
+                    {"type": "string", "examples": ["gzip", "zstd"]},
+                    "`gzip`, `zstd` or `identity`; two at once at most.",
+                    place="header",
+                ),
+            ),
+            body={
+                "application/json": {"anyOf": [ref("Event"), {"type": "array", "items": ref("Event"), "minItems": 1}]},
+                "application/x-ndjson": {"type": "string", "description": "An event a line; blank lines are passed over."},
+            },
+            body_required=True,
+            answers={
+                202: answer("At least one was accepted.", _ACCEPTED),
+                400: answer("None was accepted, or the body cannot be taken apart.", _NOTHING),
+            },
+            errors=(401, 403, 408, 413, 415, 429, 500, 503),
+            examples=(_SEND, _SEND_LINES),
+        ),
+    ),
+    schemas=_SCHEMAS,
+)
+
+MACHINES: Final = Part(
+    tag="Machines",
+    tag_description="For probes and scrapers; no key. Each service has these of its own; those of the public address are"
+    " ingest's.",
+    operations=(
+        Operation(
+            method="GET",
+            path="/healthz",
+            name="isAlive",
+            tag="Machines",
+            summary="Is the process alive?",
+            description="Answers as long as the process serves requests, whatever is away.",
+            answers={200: answer("It is.", record({"status": {"type": "string", "const": "ok"}}))},
+            key=None,
+            examples=(Example(title="Alive", answer={"status": "ok"}),),
+        ),
+        Operation(
+            method="GET",
+            path="/readyz",
+            name="isReady",
+            tag="Machines",
+            summary="Would an event be accepted now?",
+            description="Ready means: it would work. For load balancers.",
+            answers={
+                200: answer("It would.", ref("Readiness")),
+                503: answer("It would not; `reasons` says why.", ref("Readiness")),
+            },
+            key=None,
+            examples=(
+                Example(title="Ready", answer={"ready": True, "checks": {"kafka": True, "control": True}, "reasons": []}),
+            ),
+        ),
+        Operation(
+            method="GET",
+            path="/metrics",
+            name="readMetrics",
+            tag="Machines",
+            summary="Metrics",
+            description="In Prometheus' text form. Names begin with `toolledger_`; the worker and the query service have"
+            " their own.",
+            answers={200: answer("Metrics of the ingest process.", {"type": "string"}, media="text/plain")},
+            key=None,
+            examples=(Example(title="Metrics of ingest"),),
+        ),
+    ),
+)

@@ -1,0 +1,66 @@
+"""The whole document of the one address: ingest's part, ours, and what holds for all routes. Pure."""
+
+from functools import lru_cache
+from importlib.metadata import version
+from typing import Final
+
+from ingest.contract import events_api
+from ingest.contract.openapi import Json, Part, document
+from query_api.openapi.letters import LETTERS
+from query_api.openapi.logs import LOGS
+from query_api.openapi.own import OWN
+from query_api.openapi.page_routes import DESCRIPTIONS
+from query_api.openapi.shared import HEADERS
+from query_api.openapi.usage import USAGE
+
+# In the order of the page.
+PARTS: Final[tuple[Part, ...]] = (events_api.EVENTS, LOGS, USAGE, OWN, LETTERS, events_api.MACHINES, DESCRIPTIONS)
+
+# Where the stack listens unless told otherwise; the page names the address it was asked at.
+ADDRESS: Final = "http://127.0.0.1:8600"
+
+_DESCRIPTION: Final = """\
+Every tool call of every agent, entered once: searchable as a log within a second, counted exactly once in usage.
+
+The examples are for a shell that knows two variables, and work as they stand:
+
+```
+export TOOLLEDGER_URL={address}
+export TOOLLEDGER_API_KEY=ak_...
+```
+
+**Keys.** Send exactly one: a project's in `x-api-key`, an organisation's in `x-org-api-key`; two of them are a 401. All
+that is seen or counted is the key's own; what is another's is as unknown as what never was. A key works within a second
+of being made, and stops within a second of being revoked.
+
+**Times.** Ranges are half-open everywhere: `from` inclusive, `to` exclusive, in milliseconds. `from` > `to` is a 400,
+equal is empty. Days begin at midnight UTC unless `timezone` says otherwise.
+
+**Absent, null and the empty string** are one thing, in bodies, in filters and in groups.
+
+**Numbers.** A whole number is taken in any spelling (`100.0`); `2.5` is not, nor what is out of its bounds.
+
+**Unknown members** are ignored on the routes under `/api`, and tolerated in events. An unknown parameter under `/v1` is
+a 400.
+
+**Freshness.** Each answer with data tells in `x-complete-until`, and under `/v1` in `complete_until` too, until when it
+is complete: everything Kafka had accepted before that is in it.
+
+**Errors** are one shape everywhere, the Error body: a message for people, a slug for programs, a line for each fault,
+and the request id under which the service's log tells more.
+
+**Caps.** A question that takes too long is a 504, one that needs too much memory or too many rows a 400; both say how
+to narrow it.
+"""
+
+
+@lru_cache(maxsize=1)
+def api() -> Json:
+    """Return the document; made once, and not to be changed."""
+    return document(
+        title="toolledger API",
+        version=version("toolledger"),
+        description=_DESCRIPTION.format(address=ADDRESS),
+        parts=PARTS,
+        headers=HEADERS,
+    )

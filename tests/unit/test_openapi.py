@@ -1,0 +1,122 @@
+"""The document tells of every route there is, and the page shows all of the document without asking anybody for anything."""
+
+import base64
+import hashlib
+import html
+import json
+import re
+
+import jsonschema_rs
+import pytest
+
+from ingest.contract import events_api
+from ingest.contract.openapi import curl, sent, target
+from ingest.http.app import IngestApp
+from ingest.http.health import HealthRoutes
+from query_api.http.app import OPERATIONS
+from query_api.openapi import page_routes
+from query_api.openapi.document import PARTS, api
+from query_api.openapi.page import POLICY, STYLE, page
+
+DOCUMENT = api()
+DESCRIBED = [one for part in PARTS for one in part.operations]
+PAGE = page(DOCUMENT)
+
+
+def references(value):
+    if isinstance(value, dict):
+        yield from [value["$ref"]] if isinstance(value.get("$ref"), str) else []
+        value = list(value.values())
+    if isinstance(value, list):
+        for one in value:
+            yield from references(one)
+
+
+def test_the_document_tells_of_every_route_and_of_no_other():
+    """A route without a description, and a description without a route, both fail."""
+    served = {(one.method, one.path.replace(":path", ""), one.key) for one in OPERATIONS}
+    app = IngestApp(events=None, health=HealthRoutes(control=None, publisher=None), forwarder=None)
+    ingest = {path: methods for path, (methods, _) in app._routes.items()}
+    own = {(page_routes.DOCUMENT, None), (page_routes.PAGE, None)}
+    told = {(one.method, one.path, one.key) for one in DESCRIBED if one.path not in ingest and (one.path, one.key) not in own}
+    assert told == served
+    of_ingest = {one.path: one.method for part in (events_api.EVENTS, events_api.MACHINES) for one in part.operations}
+    assert of_ingest.keys() == ingest.keys()
+    assert all(method in ingest[path] for path, method in of_ingest.items())
+    assert own == {(one.path, one.key) for one in page_routes.DESCRIPTIONS.operations}
+
+
+def test_every_schema_is_one_and_every_reference_leads_somewhere():
+    """Schemas are valid JSON Schema 2020-12, names are unique, references resolve."""
+    for name in references(DOCUMENT):
+        found = DOCUMENT
+        for part in name.removeprefix("#/").split("/"):
+            found = found[part]
+    for schema in DOCUMENT["components"]["schemas"].values():
+        jsonschema_rs.meta.validate({"$schema": "https://json-schema.org/draft/2020-12/schema", **schema})
+        jsonschema_rs.Draft202012Validator({**schema, "components": DOCUMENT["components"]})
+    names = [one.name for one in DESCRIBED]
+    assert len(set(names)) == len(names)
+    assert {tag["name"] for tag in DOCUMENT["tags"]} == {one.tag for one in DESCRIBED}
+    for one in DESCRIBED:
+        placeholders = set(re.findall(r"{(\w+)}", one.path))
+        assert placeholders == {given["name"] for given in one.parameters if given["in"] == "path"}
+
+
+@pytest.mark.parametrize("operation", DESCRIBED, ids=lambda one: one.name)
+def test_examples_are_what_the_schemas_say(operation):
+    """Bodies and answers of examples fit their schemas; each operation has one."""
+    assert operation.examples
+    for example in operation.examples:
+        told = operation.answers[example.status]
+        for schema, value in (
+            (operation.body.get(example.media), example.body),
+            (next(iter(told.get("content", {}).values()), {}).get("schema"), example.answer),
+        ):
+            if value is not None:
+                whole = {**(schema or {}), "components": DOCUMENT["components"]}
+                jsonschema_rs.validate(whole, value, validate_formats=True)
+
+
+def test_the_page_holds_everything():
+    """Each operation, parameter, member of a body and example stands on the page, ready to be copied."""
+    text = html.unescape(PAGE)
+    for one in DESCRIBED:
+        assert f'<article id="{one.name}">' in PAGE
+        assert one.summary in text
+        for given in one.parameters:
+            assert f"<code>{given['name']}</code>" in PAGE
+        for example in one.examples:
+            assert f'<pre tabindex="0">{curl(one, example)}</pre>' in text
+            if example.answer is not None:
+                assert json.dumps(example.answer, indent=2, ensure_ascii=False) in text
+    for schema in DOCUMENT["components"]["schemas"].values():
+        for name in schema.get("properties", {}):
+            assert f"<code>{name}</code>" in PAGE
+
+
+def test_the_page_asks_nobody_for_anything():
+    """No script, no image, no address but its own; its style is the one that the policy names by hash."""
+    assert not re.search(r"<(script|img|link|iframe|object|embed|form|base)\b|\bon\w+=|\bstyle=|javascript:", PAGE)
+    assert set(re.findall(r'(?:href|src|action)="?([^"> ]+)', PAGE)) - {"openapi.json"} == {
+        f"#{name}" for name in re.findall(r'href="?#([^"> ]+)', PAGE)
+    }
+    for name in re.findall(r'href="?#([^"> ]+)', PAGE):
+        assert f'id="{name}"' in PAGE, f"a link to {name} leads nowhere"
+    assert "url(" not in STYLE
+    assert "@import" not in STYLE
+    assert f"<style>{STYLE}</style>" in PAGE
+    digest = base64.b64encode(hashlib.sha256(STYLE.encode()).digest()).decode()
+    assert POLICY.startswith(f"default-src 'none'; style-src 'sha256-{digest}'")
+    assert "unsafe" not in POLICY
+
+
+def test_a_command_line_quotes_what_a_shell_would_read():
+    """A quote in a body does not end the argument; a path's value is percent-encoded as one segment."""
+    post = next(one for one in DESCRIBED if one.name == "postLogsToolExecution")
+    example = post.examples[0]
+    quoted = type(example)(title="t", body={"filters": [{"value": "it's $HOME"}]})
+    assert """'{"filters": [{"value": "it'"'"'s $HOME"}]}'""" in curl(post, quoted)
+    assert json.loads(sent(quoted)) == quoted.body
+    detail = next(one for one in DESCRIBED if one.name == "getLogsToolExecutionById")
+    assert target(detail, type(example)(title="t", path={"id": "log/a b?c"})).endswith("/log%2Fa%20b%3Fc")
