@@ -70,8 +70,11 @@ def statement(tenant: Tenant, question: Question) -> Statement:
     if keys:
         listed = ", ".join(keys)
         text += f"\nGROUP BY GROUPING SETS ((part, {listed}), ())"
-        # One more than the limit shows that there is more; the totals are a row of their own.
-        text += f"\nORDER BY {_order(question)}\nLIMIT {question.limit + 2}"
+        text += f"\nORDER BY {_order(question)}"
+        if question.group_by or question.order.by in ("start", "key"):
+            # One more than the limit shows that there is more; the totals are a row of their own. A series of every interval in
+            # the order of a metric comes whole: what a limit left out would pass for an interval without calls.
+            text += f"\nLIMIT {question.limit + 2}"
     return Statement(tenant=tenant, text=text, values=values)
 
 

@@ -322,6 +322,17 @@ async def test_orders_limits_and_nulls_of_v1_usage(service):
     assert [row["start"] for row in last["rows"]] == [T1 - hour * HOUR_MS for hour in (1, 2)]
 
 
+async def test_a_limit_never_makes_an_interval_look_empty(service):
+    """Of hours with and without calls, in the order of any metric both ways, the first are the first of all."""
+    asked = {"from": CHANGES[0] - 6 * HOUR_MS, "to": CHANGES[0] + 6 * HOUR_MS, "interval": "hour"}
+    for metric in METRICS:
+        for direction in ("asc", "desc"):
+            ordered = asked | {"order_by": metric, "order_direction": direction}
+            whole = (await service.get("/v1/usage", ordered)).body["rows"]
+            for limit in (1, 4):
+                assert (await service.get("/v1/usage", ordered | {"limit": limit})).body["rows"] == whole[:limit]
+
+
 async def test_an_empty_range_and_an_organisation_without_projects_count_nothing(service):
     """Zeros and nulls, not errors."""
     body = (await service.get("/v1/usage", {"from": T0, "to": T0, "interval": "hour"})).body
