@@ -26,8 +26,8 @@ LIMIT_MAX: Final = 1000
 # A list of values comes as one condition a value.
 CONDITIONS_MAX: Final = 20 * FILTERS_MAX
 
-_TRIGGER_TIMES: Final = ("5m", "30m", "6h", "1d", "1w", "1month", "1y")
-_TRIGGER_STATUS: Final = ("all", "success", "error")
+TRIGGER_TIMES: Final = ("5m", "30m", "6h", "1d", "1w", "1month", "1y")
+TRIGGER_STATUS: Final = ("all", "success", "error")
 
 
 async def listing(request: Request, caller: Caller, services: Services) -> Answer:
@@ -65,8 +65,8 @@ async def triggers(request: Request, _caller: Caller, services: Services) -> Ans
     """Answer that there are no trigger logs: only tool executions are recorded here. A wrong question is still refused."""
     faults = Faults("payload")
     body = members.json_object(await read_body(request, bytes_max=services.settings.query_body_bytes_max), faults)
-    members.one_of(body.get("time"), "time", faults, _TRIGGER_TIMES, default="1d")
-    members.one_of(body.get("status"), "status", faults, _TRIGGER_STATUS, default="all")
+    members.one_of(body.get("time"), "time", faults, TRIGGER_TIMES, default="1d")
+    members.one_of(body.get("status"), "status", faults, TRIGGER_STATUS, default="all")
     members.whole(body.get("limit"), "limit", faults, low=1, high=LIMIT_MAX, default=LIMIT_DEFAULT)
     _range(body, faults)
     faults.check()

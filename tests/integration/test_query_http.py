@@ -1,6 +1,7 @@
 """The edge: status codes, the Error body, headers, limits, and no answer of 500 to anything."""
 
 import asyncio
+import json
 import signal
 import socket
 import subprocess
@@ -11,6 +12,8 @@ import pytest_asyncio
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from query_api.openapi.document import ADDRESS, api
+from query_api.openapi.page import POLICY
 from tests.support import rows
 from tests.support.query_service import KEY_A, KEY_INGEST, KEY_ORG, query_service
 
@@ -199,6 +202,26 @@ async def test_no_query_makes_a_500(service, parameters):
     """Nor does any query string."""
     reply = await service.get("/v1/usage", parameters)
     assert reply.status in (200, 400), reply.body
+
+
+async def test_the_api_page_and_its_document_need_no_key(service):
+    """The page forbids itself everything but its style, and its command lines name the address it was asked at."""
+    document = await service.get("/openapi.json", key=None)
+    assert document.status == 200
+    assert document.body == json.loads(json.dumps(api()))
+    page = await service.get("/docs", key=None)
+    assert page.status == 200
+    assert page.headers["content-type"] == "text/html; charset=utf-8"
+    assert page.headers["content-security-policy"] == POLICY
+    assert page.headers["x-content-type-options"] == "nosniff"
+    assert f"export TOOLLEDGER_URL={service.url}\n".encode() in page.raw
+    for host in ("ledger.example.com", "[::1]:8600"):
+        named = await service.get("/docs", key=None, headers={"host": host})
+        assert f"export TOOLLEDGER_URL=http://{host}\n".encode() in named.raw
+    for host in ("odd<script>", 'odd"b', "odd b", "odd/b", "x" * 300):
+        odd = await service.get("/docs", key=None, headers={"host": host})
+        assert f"export TOOLLEDGER_URL={ADDRESS}\n".encode() in odd.raw
+        assert host.encode() not in odd.raw
 
 
 async def test_health_routes_need_no_key(service):

@@ -68,7 +68,8 @@ def test_examples_are_what_the_schemas_say(operation):
     """Bodies and answers of examples fit their schemas; each operation has one."""
     assert operation.examples
     for example in operation.examples:
-        told = operation.answers[example.status]
+        told = operation.answers.get(example.status, {})
+        assert told or example.status in operation.errors
         for schema, value in (
             (operation.body.get(example.media), example.body),
             (next(iter(told.get("content", {}).values()), {}).get("schema"), example.answer),
