@@ -3,10 +3,10 @@
 from typing import Any, Final
 
 from ingest.contract.openapi import Example, Operation, Part, nullable, parameter, record, ref, text, whole
-from query_api.filters import FIELDS, FILTERS_MAX, OPERATORS
+from query_api.filters import FIELDS, FILTERS_MAX, OPERATORS, TEXT_CHARS_MAX, TEXTS
 from query_api.http.logs import LIMIT_DEFAULT, LIMIT_MAX
 from query_api.log_items import TYPE
-from query_api.openapi.shared import AWAY, NEXT_CURSOR, found
+from query_api.openapi.shared import AWAY, NEXT_CURSOR, either, found
 
 _PATH: Final = "/api/v3.1/logs/tool_execution"
 _RANGE: Final = {"from": 1776384000000, "to": 1776470400000}
@@ -36,9 +36,17 @@ _LOG: Final[dict[str, Any]] = {
     "parent": None,
 }
 
+_OWN: Final = FIELDS[FIELDS.index("log_id") + 1 :]
+_FIELDS: Final = (
+    f"What is compared: one of the ten fields that the incumbent has, or of ours: {either(_OWN)}. `text` is the log's"
+    " message and its"
+    " error's: `==` and `contains` find logs where one of the two matches, `!=` and `not_contains` the others."
+    " `failure_pattern` is the"
+    f" message without its ids and numbers. Of {either(sorted(TEXTS))} at most {TEXT_CHARS_MAX:,} characters are taken."
+)
 _FILTER: Final = record(
     {
-        "field": {"type": "string", "enum": list(FIELDS), "description": "What is compared."},
+        "field": {"type": "string", "enum": list(FIELDS), "description": _FIELDS},
         "operator": {
             "type": "string",
             "enum": list(OPERATORS),
