@@ -6,6 +6,7 @@ from typing import Final
 
 from ingest.contract import events_api
 from ingest.contract.openapi import Json, Part, document
+from query_api.openapi.failures import FAILURES
 from query_api.openapi.internal import INTERNAL
 from query_api.openapi.letters import LETTERS
 from query_api.openapi.logs import LOGS
@@ -15,7 +16,17 @@ from query_api.openapi.shared import HEADERS
 from query_api.openapi.usage import USAGE
 
 # In the order of the page.
-PARTS: Final[tuple[Part, ...]] = (events_api.EVENTS, LOGS, USAGE, OWN, LETTERS, INTERNAL, events_api.MACHINES, DESCRIPTIONS)
+PARTS: Final[tuple[Part, ...]] = (
+    events_api.EVENTS,
+    LOGS,
+    FAILURES,
+    USAGE,
+    OWN,
+    LETTERS,
+    INTERNAL,
+    events_api.MACHINES,
+    DESCRIPTIONS,
+)
 
 # Where the stack listens unless told otherwise; the page names the address it was asked at.
 ADDRESS: Final = "http://127.0.0.1:8600"
