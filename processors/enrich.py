@@ -1,14 +1,10 @@
-"""What an event does not say itself: toolkit, level, message, HTTP status, failure class. Pure.
+"""What an event does not say itself: toolkit, HTTP status, failure class. Pure."""
 
-Failure classes and their causes: SURFACE 7; the patterns beyond the documented ones come from what upstream APIs answer.
-"""
-
-import re
-from collections.abc import Mapping
 from functools import lru_cache
 from typing import Final
 
 from ingest.contract.event import Event, Failure
+from processors.failure_class import failure_class, http_status
 
 # Toolkits whose slug holds an underscore: the part before the first one is not their name.
 # Source: the toolkit names in public catalogues of agent tools.
@@ -26,44 +22,6 @@ MULTI_WORD_TOOLKITS: Final = frozenset(
     }
 )  # fmt: skip
 _LONGEST: Final = max(name.count("_") for name in MULTI_WORD_TOOLKITS) + 1
-
-_BY_STATUS: Final[Mapping[int, str]] = {
-    400: "invalid_input",
-    401: "unauthorized",
-    403: "forbidden",
-    407: "unauthorized",
-    408: "timeout",
-    422: "invalid_input",
-    429: "rate_limited",
-    504: "timeout",
-}
-
-# In order: the first that fits decides. Each is a claim about the error's type, code or text.
-_PATTERNS: Final = tuple(
-    (name, re.compile(pattern, re.IGNORECASE))
-    for name, pattern in (
-        ("tool_not_found", r"\b(tool|action|function)\b[^.]{0,80}\b(not found|does not exist|unknown)|unknown (tool|action)\b"
-                           r"|no such tool|toolnotfound"),
-        ("no_connected_account", r"no (active )?connected account|connected ?account ?not ?found|not connected to"
-                                 r"|no connection found for"),
-        ("rate_limited", r"rate.?limit|too many requests|quota (was )?exceeded|throttl|resource.?exhausted"),
-        ("timeout", r"time[d]?.?out|deadline.?exceeded|etimedout"),
-        ("unauthorized", r"\bunauthori[sz]ed\b|invalid.?(api.?key|credentials|token|grant)"
-                         r"|(token|credentials?) (has |have |is )?(been )?(expired|revoked)"
-                         r"|authentication (failed|required)|unauthenticated|not authenticated"),
-        ("forbidden", r"\bforbidden\b|permission.?denied|insufficient.{0,20}(scope|permission|privilege)|access.?denied"
-                      r"|not authori[sz]ed to"),
-        ("network", r"econnrefused|econnreset|enotfound|connection (refused|reset|aborted|error)|getaddrinfo|dns\b"
-                    r"|name or service not known|network (is )?unreachable|ssl(error)?\b|certificate verify failed"
-                    r"|remote end closed"),
-        ("upstream_error", r"internal server error|bad gateway|service unavailable|upstream.{0,20}error"),
-        ("invalid_input", r"unprocessable|validation (error|failed)|invalid (input|argument|parameter|request|value)"
-                          r"|missing required|required (field|parameter|property)|must be a\b|is not a valid"),
-    )
-)  # fmt: skip
-_STATUS_IN_TEXT: Final = re.compile(
-    r"(?:^|status(?: code)?[ :=]+|http[ /:]+(?:\d\.\d )?|error[ :]+|code[ :=]+|\()([45]\d\d)\b", re.IGNORECASE
-)
 
 
 @lru_cache(maxsize=65_536)
@@ -93,29 +51,3 @@ def failure_of(event: Event) -> tuple[str, str, str, int, str]:
     text = message or event.message or ""
     status = http_status(code, kind, text)
     return message, code, kind, status, failure_class(code, kind, text, status)
-
-
-def http_status(code: str, kind: str, message: str) -> int:
-    """Return the HTTP status a failure names, 0 if it names none."""
-    if len(code) == 3 and code.isdigit() and code[0] in "45":
-        return int(code)
-    found = _STATUS_IN_TEXT.search(code) or _STATUS_IN_TEXT.search(kind) or _STATUS_IN_TEXT.search(message)
-    return int(found[1]) if found else 0
-
-
-@lru_cache(maxsize=16_384)
-def failure_class(code: str, kind: str, message: str, status: int) -> str:
-    """Return one of the classes of SURFACE 7. What the text says in so many words wins over a bare status: a 404 that names
-    a missing tool is a missing tool."""
-    for text in (f"{kind} {code}", message):
-        for name, pattern in _PATTERNS[:2]:
-            if pattern.search(text):
-                return name
-    by_status = _BY_STATUS.get(status) or ("upstream_error" if status >= 500 else "")
-    if by_status:
-        return by_status
-    for text in (f"{kind} {code}", message):
-        for name, pattern in _PATTERNS[2:]:
-            if pattern.search(text):
-                return name
-    return "invalid_input" if 400 <= status < 500 and status != 404 else "other"

@@ -1,0 +1,267 @@
+"""Which class a failure is of: what its type, code and text say beyond doubt, else its HTTP status, else weaker words. Pure.
+
+Causes of the classes and what to do: `query_api.failures.causes`. The words come from what upstream APIs, HTTP libraries and
+agent protocols really answer; `tests/data/upstream_errors.ndjson` holds some hundred such answers with the class of each.
+
+Texts are compared in one form: words in lower case between single blanks, camel case taken apart, punctuation dropped. So
+`RateLimitExceeded`, `rate_limit_exceeded` and `Rate limit exceeded` are one phrase. Phrases are looked for by their first word,
+and the few regular expressions stand behind a word, because a text costs some microseconds of the worker.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from typing import Final
+
+
+def _phrases(text: str) -> tuple[str, ...]:
+    """Read phrases parted by commas: each begins with a whole word, and ends with one where a full stop stands behind it.
+
+    `^` is the beginning of the text.
+    """
+    return tuple(f" {one.strip().replace('.', ' ')}" for one in " ".join(text.split()).split(","))
+
+
+# An error says what it is at its beginning or, as a traceback does, at its end.
+_HEAD_CHARS: Final = 2_000
+_TAIL_CHARS: Final = 500
+
+_CLASS_OF_STATUS: Final[Mapping[int, str]] = {
+    **dict.fromkeys(range(400, 500), "invalid_input"),
+    **dict.fromkeys(range(500, 600), "upstream_error"),
+    # What is not there, is in another state, is to be paid, or is forbidden by law: no fault of the input as such.
+    **dict.fromkeys((402, 404, 405, 409, 410, 412, 418, 423, 424, 451), "other"),
+    **dict.fromkeys((401, 440, 498), "unauthorized"),
+    403: "forbidden",
+    # A proxy of ours asks who we are.
+    407: "network",
+    **dict.fromkeys((408, 499, 504, 522, 524, 598, 599), "timeout"),
+    **dict.fromkeys((420, 429), "rate_limited"),
+}
+# JSON-RPC and MCP; the incumbent's own.
+_CLASS_OF_CODE: Final[Mapping[str, str]] = {
+    "-32700": "invalid_input",
+    "-32600": "invalid_input",
+    "-32601": "tool_not_found",
+    "-32602": "invalid_input",
+    "-32603": "upstream_error",
+    "-32001": "timeout",
+    "1803": "no_connected_account",
+    "1810": "no_connected_account",
+    "1812": "no_connected_account",
+}
+
+# Beyond doubt: they hold whatever the status says, for upstreams answer an expired token with 400, and a rate limit with 403.
+_PLAIN: Final = {
+    "other": _phrases("resource missing., card declined, does not exist or you do not have"),
+    "upstream_error": _phrases("code unavailable., upstream connect error, overloaded error"),
+    "no_connected_account": _phrases(
+        """
+        no connected account, connected account not found, no active connected account, no active connection found,
+        router v2 no active connection, no connection found for, could not find a connection with app, connected account
+        entity id mismatch, does not match the connected account, account is not connected, has not connected, please
+        connect your
+        """
+    ),
+    "rate_limited": _phrases(
+        """
+        rate limit, ratelimit, ratelimited, ratelimits, too many request, too many calls, too many write operations,
+        throttle, throttled, throttling, throttles, quota exceeded, quota has been exceeded, quota was exceeded,
+        exceeded your quota, exceeded your current quota, insufficient quota, over quota, resource exhausted, rate
+        exceeded, request rate, slow down., limit exceeded error., daily limit exceeded, request limit, requests limit
+        exceeded, usage limit, requests per., calls per second, tokens per min, rolling limit, concurrency limit,
+        activity limit reached, provisioned throughput, credit balance is too low, insufficient credits, not enough
+        credits, out of credits, made too many, hourly limit, monthly limit, too many requests recently
+        """
+    ),
+    "unauthorized": _phrases(
+        """
+        invalid grant, invalid auth, not authed., account inactive., token expired, token has expired, token is expired,
+        token was expired, token has been expired, token revoked, token has been revoked, token was revoked, token has
+        been invalidated, expired token, expired access token, expired access refresh token, refresh token has expired,
+        used to make this call expired, token is invalid, token invalid, invalid token, invalid access token, access
+        token has expired, validating access token, grant has expired, jwt expired, invalid api key, invalid x api key,
+        incorrect api key, expired api key, api key expired, api key not valid, missing api key, invalid credentials,
+        bad credentials, invalid password, invalid username, username and password not accepted, username or password,
+        authentication failed, authenticationfailed, authentication required, requires authentication, authentication
+        error., authentication credentials were not, not authenticated, must be authenticated, must be logged in,
+        unauthenticated, session expired, session has expired, invalid session id, invalid login, invalid client token
+        id, invalid access key id, access key id you provided, security token included in the request is, signature does
+        not match, signature we, unrecognized client, unable to locate credentials, no credentials error, token
+        validation failure, token is missing or expired, requires a valid api key, error invalid apikey, invalid client.
+        """
+    ),
+    "forbidden": _phrases(
+        """
+        missing scope, insufficient scope, insufficient client scope, insufficient authentication scope, required scope,
+        invalid scope, scope permissions on the request, insufficient permission, missing permission, missing or
+        insufficient permission, insufficient privilege, insufficient access, insufficient file permission, permission
+        denied, not have permission, not have sufficient, not have proper permission, not have the required permission,
+        not have access, nt have permission, nt have access, permissions to perform, resource not accessible by, not
+        authorized to, restricted resource, restricted action, authorization request denied, unauthorized operation,
+        access denied, access is denied, access not configured, has not been used in project, not consented to, missing
+        access., must have admin, must be an admin, requires higher privileges, scopes are insufficient, invalid
+        permissions, not allowed token type, is not enabled for this organization, oauth token access to this
+        organization
+        """
+    ),
+}
+
+# What a failure without a status, or whose status says nothing, most likely is.
+_LIKELY: Final = {
+    "timeout": _phrases(
+        """
+        timed out, timeout, gateway time out, maximum execution time, deadline exceeded, etimedout, esockettimedout,
+        econnaborted, took too long
+        """
+    ),
+    "network": _phrases(
+        """
+        econnrefused, econnreset, enotfound, eai again, ehostunreach, enetunreach, epipe, broken pipe, socket hang up,
+        other side closed, und err socket, fetch failed, failed to fetch, network error, err network, network request
+        failed, network is unreachable, not connected to the internet, no route to host, connection refused, connection
+        reset, connection aborted, connection closed, connection error, connection attempts failed, connection was
+        closed, connection to stripe, connect error, connector error, cannot connect, could not connect, failed to
+        connect, failed to establish a new connection, getaddrinfo, name resolution, failed to resolve, name or service
+        not known, nodename nor servname, no such host, certificate verify failed, certificate signed by unknown, unable
+        to get local issuer, self signed cert, unable to verify the first certificate, certificate has expired, cert has
+        expired, ssl error, sslerror, ssl routines, tls handshake, ssl handshake, remote end closed, server
+        disconnected, remote protocol error, premature close, unexpected eof, proxy error, proxy authentication required
+        """
+    ),
+    "unauthorized": _phrases("unauthorized, unauthorised, not authorized."),
+    "forbidden": _phrases("^ forbidden., is forbidden., access forbidden, forbidden by, forbidden for"),
+    "upstream_error": _phrases(
+        """
+        internal server error, internal error, bad gateway, service unavailable, service is unavailable, temporarily
+        unavailable, server unavailable, server is too busy, backend error, server error, on our end., on our side.,
+        server had an error, overloaded, fatal error, unknown exception., internal received rst stream
+        """
+    ),
+    "invalid_input": _phrases(
+        """
+        unprocessable, validation error, ^ invalid., cannot be after, cannot be before, cannot be empty, cannot be
+        blank, cannot be null, validation exception, validation failed, failed validation, schema validation, type
+        validation, bad request, malformed, invalid request, invalid input, invalid argument, invalid parameter, invalid
+        param, invalid value, invalid format, invalid field, invalid type, invalid json, invalid integer, invalid
+        blocks, invalid recipient, invalid email, invalid date, invalid filter, invalid query, not a valid, were not
+        valid, missing required, required field, field required, fields are missing, required parameter, required
+        property, missing field, missing param, parameter missing, parameter invalid, is required., must be., must
+        have., should be a., should be defined, out of range, too long, text too long, context length, unknown field,
+        unexpected keyword argument, required positional argument, is not of type, no such column, parse error, problems
+        parsing
+        """
+    ),
+}
+
+_CLASSES: Final = (*_PLAIN, *_LIKELY)
+
+
+def _by_first_word() -> Mapping[str, Sequence[tuple[int, str]]]:
+    """Return for each word the phrases that begin with it, with the place of their class in `_CLASSES`."""
+    found: dict[str, list[tuple[int, str]]] = {}
+    for rank, phrases in enumerate((*_PLAIN.values(), *_LIKELY.values())):
+        for phrase in phrases:
+            found.setdefault(phrase.split()[0], []).append((rank, phrase))
+    return found
+
+
+_BY_FIRST_WORD: Final = _by_first_word()
+
+# `Tool X not found`, `unknown action`: at most a word between, for a tool may well say of something else that it is missing.
+_TOOL: Final = re.compile(
+    r"\b(?:tool|action)\b(?: named| with)?(?: slug)?[ :]*[\"'`]?(?:[\w.-][\w.:-]{0,255})?[\"'`]?(?: is| was)? ?"
+    r"(?:not[ _]?found|does(?: not|n't) exist|not registered|not available in)"
+    r"|\b(?:unknown|no such|retrieve) (?:tool|action)\b|\btool[ _]?not[ _]?found|^method[ _]not[ _]found|-32601\b",
+    re.IGNORECASE,
+)
+_NOT_CONNECTED: Final = re.compile(r" not connected to (?!(?:the )?(?:internet|network|server|database|vpn|power)\b)")
+# Words that say the opposite of what they seem to.
+_HARMLESS: Final = re.compile(
+    r" (?:page|sync|next|continuation|cursor|csrf|registration|device|delta|skip) token"
+    r"|(?<= )(?:timeout|rate limit)(?= (?:must|should|is required|is invalid|parameter|value))"
+    r"| you must be (?=an? )| file permission denied"
+)
+_SUSPECT: Final = (" token", "timeout ", "rate limit ", " you must be ")
+_CAMEL: Final = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
+# Apostrophes, typographic ones too, join what they part: `doesn't` is a word.
+_BLANKS: Final = {**{number: " " for number in range(128) if not chr(number).isalnum()}, ord("'"): None, 0x2019: None}
+
+_STATUS: Final = re.compile(r"(?<!\d)[45]\d\d(?!\d)")
+_REASON: Final = (
+    r"(?:bad request|unauthori[sz]ed|payment required|forbidden|not found|method not|not acceptable|proxy authentication"
+    r"|request|conflict|gone|precondition|payload|uri|unsupported|unprocessable|locked|too many|internal|not implemented"
+    r"|bad gateway|service unavailable|gateway time-?out|client error|server error|error|response)\b"
+)
+# A number is a status where it is called one, or where it stands alone at a place where statuses stand.
+_STATUS_IN_TEXT: Final = re.compile(
+    r"(?:\bstatus(?:[ _]?code)?|\bcode|\bhttp(?:[ _]?(?:status)?error)?(?:/\d(?:\.\d)?)?)[\"']?[ :=]{1,3}[\"']?"
+    r"([45]\d\d)\b(?![.,]?\d)"
+    r"|(?:^|\berror[ :]{1,2}|[(>\"']|\b(?:returned|got) )([45]\d\d)"
+    rf"(?=\s*$|\s*[:;)\]\"'{{|]|,(?!\s*\d)|\.(?:\s|$)|\s+[-–—]\s|\s+{_REASON})",  # noqa: RUF001 - dashes of all kinds
+    re.IGNORECASE,
+)
+
+
+def http_status(code: str, kind: str, message: str) -> int:
+    """Return the HTTP status a failure names, 0 if it names none."""
+    if len(code) == 3 and code.isdigit() and code[0] in "45":
+        return int(code)
+    for text in (code, kind, _excerpt(message)):
+        # Most texts hold no such number at all.
+        if _STATUS.search(text) and (found := _STATUS_IN_TEXT.search(text)):
+            return int(found[1] or found[2])
+    return 0
+
+
+@lru_cache(maxsize=16_384)
+def failure_class(code: str, kind: str, message: str, status: int) -> str:
+    """Return one of the classes of SURFACE 7.
+
+    In this order: a tool or an account that is missing; what type and code, then the text, say beyond doubt; the status; a
+    protocol's code; what type and code, then the text, make likely.
+    """
+    text = _excerpt(message)
+    said = _words(text)
+    if _misses_tool(text, said):
+        return "tool_not_found"
+    if " not connected to " in said and _NOT_CONNECTED.search(said):
+        return "no_connected_account"
+    rank = _rank(said)
+    if kind or code:
+        named = _words(f"{kind} {code}")
+        if _misses_tool(f"{kind} {code}", named):
+            return "tool_not_found"
+        by_name = _rank(named)
+        # A name decides over a text, unless only the text is beyond doubt.
+        rank = by_name if by_name < len(_PLAIN) or (len(_PLAIN) <= rank and by_name < len(_CLASSES)) else rank
+    by_status = "" if rank < len(_PLAIN) else _CLASS_OF_STATUS.get(status) or _CLASS_OF_CODE.get(code)
+    return by_status or (_CLASSES[rank] if rank < len(_CLASSES) else "other")
+
+
+def _excerpt(message: str) -> str:
+    if len(message) <= _HEAD_CHARS + _TAIL_CHARS:
+        return message
+    return f"{message[:_HEAD_CHARS]} {message[-_TAIL_CHARS:]}"
+
+
+def _words(text: str) -> str:
+    """Return a text's words in lower case, each between single blanks."""
+    words = f" ^ {' '.join(_CAMEL.sub(' ', text).translate(_BLANKS).lower().split())} "
+    return _HARMLESS.sub(" - ", words) if any(suspect in words for suspect in _SUSPECT) else words
+
+
+def _misses_tool(text: str, words: str) -> bool:
+    return (
+        any(part in words for part in (" tool", " action", "^ method not found", " 32601 ")) and _TOOL.search(text) is not None
+    )
+
+
+def _rank(words: str) -> int:
+    """Return the place in `_CLASSES` of the first class that has a phrase here; their number if none has."""
+    best = len(_CLASSES)
+    for word in words.split():
+        for rank, phrase in _BY_FIRST_WORD.get(word, ()):
+            if rank < best and phrase in words:
+                best = rank
+    return best
