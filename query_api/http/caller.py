@@ -1,6 +1,11 @@
-"""Who asks: from credential headers to a tenant, the only thing statements can be made with."""
+"""Who asks: from credential headers to a tenant, the only thing statements can be made with.
 
-from collections.abc import Iterable, Sequence
+A client may name its scope in `x-project-id` and `x-org-id` (CONTRACT 7.2). It narrows an organisation's key to one project.
+What is not the key's own is not found, with a project's key too, and alike whether it exists: an answer about one project to
+somebody who names another would be taken for the other's. A key of no organisation says nothing about `x-org-id`.
+"""
+
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ingest.contract.access import KEY_PREFIX_ORG, Access, Key
@@ -40,44 +45,44 @@ class Caller:
         return Tenant(projects=projects, key_hash=self.key_hash) if projects else None
 
 
-def project_caller(headers: Iterable[tuple[bytes, bytes]], access: Access, *, caught_up: bool) -> Caller:
-    """Return the caller of a route that takes a project key; it has decided whose rows are read, so no scope matters.
+def project_caller(headers: Sequence[tuple[bytes, bytes]], access: Access, *, caught_up: bool) -> Caller:
+    """Return the caller of a route that takes a project key.
 
     Raises:
-        QueryError: 401 without exactly one key that is in force, 403 for one that may not read here.
+        QueryError: 401 without exactly one key that is in force, 403 for one that may not read here, 404 for a scope that is
+            not the key's.
         StoreUnavailable: keys are not known yet.
     """
     name, key = _identify(headers, access, caught_up=caught_up)
     if name != PROJECT_KEY_HEADER or not key.project_id:
         raise QueryError(403, slug_of(403), f"This route takes a project's key in {PROJECT_KEY_HEADER}")
-    return Caller(key_hash=key.key_hash, projects=(key.project_id,), may_write=key.scope == "full")
+    projects = _in_scope(headers, (key.project_id,), org_id=key.org_id)
+    return Caller(key_hash=key.key_hash, projects=projects, may_write=key.scope == "full")
 
 
-def org_caller(headers: Iterable[tuple[bytes, bytes]], access: Access, *, caught_up: bool) -> Caller:
-    """Return the caller of a route that takes an organisation's key.
-
-    A scope narrows it: whoever asks for one project must not get the sum over all.
-
-    Raises:
-        QueryError: as `project_caller`, and 404 for a scope that is not the key's.
-        StoreUnavailable: keys are not known yet.
-    """
-    headers = tuple(headers)
+def org_caller(headers: Sequence[tuple[bytes, bytes]], access: Access, *, caught_up: bool) -> Caller:
+    """Return the caller of a route that takes an organisation's key. Raises as `project_caller`."""
     name, key = _identify(headers, access, caught_up=caught_up)
     if name != ORG_KEY_HEADER or key.project_id or not key.org_id:
         raise QueryError(403, slug_of(403), f"This route takes an organization's key in {ORG_KEY_HEADER}")
-    scope = {header: value.decode("latin-1") for header, value in headers if header in (_ORG_SCOPE, _PROJECT_SCOPE) and value}
-    if scope.get(_ORG_SCOPE, key.org_id) != key.org_id:
-        raise QueryError(404, slug_of(404), "Organization not found")
-    projects = tuple(sorted(access.projects_of(key.org_id)))
-    if (project := scope.get(_PROJECT_SCOPE)) is not None:
-        if project not in projects:
-            raise QueryError(404, slug_of(404), "Project not found")
-        projects = (project,)
+    projects = _in_scope(headers, tuple(sorted(access.projects_of(key.org_id))), org_id=key.org_id)
     return Caller(key_hash=key.key_hash, projects=projects)
 
 
-def _identify(headers: Iterable[tuple[bytes, bytes]], access: Access, *, caught_up: bool) -> tuple[str, Key]:
+def _in_scope(headers: Sequence[tuple[bytes, bytes]], projects: tuple[str, ...], *, org_id: str) -> tuple[str, ...]:
+    """Return the key's projects, or the one that the scope names."""
+    for name, value in headers:
+        named = value.decode("latin-1")
+        if name == _ORG_SCOPE and named and org_id and named != org_id:
+            raise QueryError(404, slug_of(404), "Organization not found")
+        if name == _PROJECT_SCOPE and named:
+            if named not in projects:
+                raise QueryError(404, slug_of(404), "Project not found")
+            projects = (named,)
+    return projects
+
+
+def _identify(headers: Sequence[tuple[bytes, bytes]], access: Access, *, caught_up: bool) -> tuple[str, Key]:
     found = credentials(headers)
     if not found:
         raise _unauthorized(f"No API key: send it in the header {PROJECT_KEY_HEADER}")

@@ -217,7 +217,7 @@ def test_an_organisation_reads_all_its_projects(site: Site, kind: str) -> None:
 
 @pytest.mark.parametrize("kind", ["rc22", "rc22-strict"])
 def test_a_scope_says_which_project_of_an_organisation(site: Site, kind: str) -> None:
-    """An organisation's usage is of the project in x-project-id; a project's key has decided already."""
+    """An organisation's usage is of the project in x-project-id; beside a project's key its own changes nothing."""
     scope = {"organization_id": "acme", "project_id": "other"}
     narrowed = site.api(kind, key="acme", scope=scope).ask("org_summary", body=SPAN)
     assert narrowed["entities"]["tool_calls"]["event_count"] == len(OTHERS)

@@ -39,8 +39,8 @@ def test_an_organisation_reads_its_projects_or_some_of_them(access):
     assert org_caller(headers(x_org_api_key=KEY_ORG_EMPTY), access, caught_up=True).tenant() is None
 
 
-def test_a_scope_narrows_an_organisation_and_leaves_a_project_as_it_is(access):
-    """One project of several; what is not the key's own is not found. A project's key has decided already."""
+def test_a_scope_narrows_an_organisation(access):
+    """One project of several; what is not the key's own is not found."""
     asked = {"x_org_api_key": KEY_ORG, "x_org_id": "org_1"}
     assert org_caller(headers(**asked), access, caught_up=True).projects == ("proj_a", "proj_b")
     narrowed = org_caller(headers(**asked, x_project_id="proj_b"), access, caught_up=True)
@@ -51,8 +51,6 @@ def test_a_scope_narrows_an_organisation_and_leaves_a_project_as_it_is(access):
         with pytest.raises(QueryError, match="not found") as caught:
             org_caller(headers(**{**asked, **wrong}), access, caught_up=True)
         assert caught.value.status == 404
-    scoped = headers(x_api_key=KEY_A, x_org_id="theirs", x_project_id="proj_b")
-    assert project_caller(scoped, access, caught_up=True).projects == ("proj_a",)
 
 
 @pytest.mark.parametrize(
@@ -88,6 +86,32 @@ def test_what_does_not_open_an_organisations_route(access, given, status):
     with pytest.raises(QueryError) as caught:
         org_caller(headers(**given), access, caught_up=True)
     assert caught.value.status == status
+
+
+@pytest.mark.parametrize(
+    ("given", "status"),
+    [
+        ({"x_project_id": "proj_a"}, None),
+        ({"x_project_id": ""}, None),
+        ({"x_project_id": "proj_a", "x_org_id": "org_1"}, None),
+        ({"x_project_id": "proj_b"}, 404),
+        ({"x_project_id": "proj_nowhere"}, 404),
+        ({"x_project_id": "PROJ_A"}, 404),
+        ({"x_org_id": "org_2"}, 404),
+        ({"x_org_id": "org_nowhere"}, 404),
+    ],
+)
+def test_a_scope_beside_a_projects_key_must_be_its_own(access, given, status):
+    """Another's is not found, alike whether it exists; the key's own changes nothing; a key of no organisation takes any."""
+    if status is None:
+        caller = project_caller(headers(x_api_key=KEY_A, **given), access, caught_up=True)
+        assert caller == project_caller(headers(x_api_key=KEY_A), access, caught_up=True)
+        return
+    with pytest.raises(QueryError) as caught:
+        project_caller(headers(x_api_key=KEY_A, **given), access, caught_up=True)
+    assert caught.value.status == status
+    assert not any(value in caught.value.message for value in given.values())
+    assert project_caller(headers(x_api_key=KEY_READ, x_org_id="org_1"), access, caught_up=True).projects == ("proj_a",)
 
 
 def test_a_key_may_be_good_before_the_keys_are_read(access):
