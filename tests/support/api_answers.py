@@ -46,7 +46,9 @@ def route_of(path: str) -> str | None:
     """Return the documented path that takes a path: a literal one first."""
     if path in api()["paths"]:
         return path
-    return next((template for template in api()["paths"] if "{" in template and _pattern(template).fullmatch(path)), None)
+    fitting = [template for template in api()["paths"] if "{" in template and _pattern(template).fullmatch(path)]
+    # An id that may hold slashes would swallow what comes behind another one: the longer way is meant.
+    return max(fitting, key=lambda template: template.count("/"), default=None)
 
 
 def resolved(given: Mapping[str, Any]) -> Mapping[str, Any]:
