@@ -68,7 +68,7 @@ FAILURES: Final = Part(
                             {
                                 "failure_class": "invalid_input",
                                 "tool_slug": "GMAIL_SEND_EMAIL",
-                                "message": "invalid recipient",
+                                "message": "422: invalid recipient",
                                 "likely_cause": CAUSES["invalid_input"].likely_cause,
                                 "action": CAUSES["invalid_input"].action,
                                 "calls": 1,

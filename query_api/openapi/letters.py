@@ -9,7 +9,7 @@ from query_api.letters import HEAD_BYTES
 from query_api.openapi.shared import AWAY, COMPLETE_UNTIL, MOMENT, NEXT_CURSOR, UNDATED, found
 
 _ID: Final = parameter("id", {"type": "string"}, "The dead letter's id, as `GET /v1/dead-letters` tells it.", place="path")
-_EXAMPLE_ID: Final = "B1ZbSyH6Q9mD1ZqvRkJtkA-0-41-0"
+EXAMPLE_ID: Final = "B1ZbSyH6Q9mD1ZqvRkJtkA-0-41-0"
 _ITEM: Final = {
     "id": text("Its id; that of its event too, once it is replayed."),
     "reason": text("Why it is no event, for programs.", enum=list(get_args(Reason))),
@@ -83,7 +83,7 @@ LETTERS: Final = Part(
             parameters=(_ID,),
             answers={200: found("The dead letter.", record({**_ITEM, "complete_until": COMPLETE_UNTIL}))},
             errors=(400, 401, 403, 404, *AWAY),
-            examples=(Example(title="One in full", path={"id": _EXAMPLE_ID}),),
+            examples=(Example(title="One in full", path={"id": EXAMPLE_ID}),),
         ),
         Operation(
             method="POST",
@@ -111,10 +111,10 @@ LETTERS: Final = Part(
             examples=(
                 Example(
                     title="Mended",
-                    path={"id": _EXAMPLE_ID},
+                    path={"id": EXAMPLE_ID},
                     body={"tool_slug": "GMAIL_SEND_EMAIL", "status": "failed", "duration_ms": 202, "user_id": "user_123"},
                     status=202,
-                    answer={"id": _EXAMPLE_ID, "ids": [_EXAMPLE_ID]},
+                    answer={"id": EXAMPLE_ID, "ids": [EXAMPLE_ID]},
                 ),
             ),
         ),

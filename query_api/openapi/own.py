@@ -2,6 +2,7 @@
 
 from typing import Final
 
+from ingest.contract import sketch
 from ingest.contract.openapi import Example, Json, Operation, Part, nullable, parameter, record, ref, text, whole
 from query_api.http import v1 as code
 from query_api.openapi.shared import (
@@ -49,6 +50,11 @@ _METRICS: Final[dict[str, Json]] = {
     "active_sessions": {**_COUNT, "description": "Different sessions with a call in the row."},
     "sessions": {**_COUNT, "description": "Sessions created in the row."},
 }
+
+
+def _near(duration_ms: float) -> float:
+    """Return what a percentile tells of a duration."""
+    return sketch.value(sketch.bucket(duration_ms))
 
 
 def _moment(name: str, description: str) -> Json:
@@ -111,9 +117,9 @@ _EXAMPLE_METRICS: Final = {
     "calls": 2,
     "failed": 1,
     "error_rate": 0.5,
-    "p50_ms": 130.54,
-    "p95_ms": 202.91,
-    "p99_ms": 202.91,
+    "p50_ms": _near(131.5),
+    "p95_ms": _near(202),
+    "p99_ms": _near(202),
     "active_users": 1,
     "active_sessions": 1,
     "sessions": 1,

@@ -43,12 +43,11 @@ def check(method: str, path: str, status: int, headers: Mapping[str, str], body:
 
 
 def route_of(path: str) -> str | None:
-    """Return the documented path that takes a path: a literal one first."""
+    """Return the documented path that takes a path: a literal one, else the one that says most of it."""
     if path in api()["paths"]:
         return path
-    fitting = [template for template in api()["paths"] if "{" in template and _pattern(template).fullmatch(path)]
-    # An id that may hold slashes would swallow what comes behind another one: the longer way is meant.
-    return max(fitting, key=lambda template: template.count("/"), default=None)
+    taking = [template for template in api()["paths"] if "{" in template and _pattern(template).fullmatch(path)]
+    return max(taking, key=len, default=None)
 
 
 def resolved(given: Mapping[str, Any]) -> Mapping[str, Any]:
