@@ -14,8 +14,11 @@ from ingest.contract.control import ControlFollower
 from ingest.contract.errors import ConfigurationError
 from ingest.contract.replayer import Replayer
 from query_api.http.app import application
+from query_api.http.caller import may_read
 from query_api.http.edge import Services
 from query_api.http.server import BACKLOG, make_server
+from query_api.live.hub import Tails
+from query_api.live.proved import Proved
 from query_api.progress import Freshness
 from query_api.rate_limit import RateLimit
 from query_api.settings import QuerySettings
@@ -55,6 +58,13 @@ async def serve(settings: QuerySettings) -> None:
     reader = Reader(settings)
     freshness = Freshness(reader, cache_s=settings.freshness_cache_s)
     replayer = Replayer(settings.kafka, timeout_s=settings.query_replay_timeout_s)
+    tails = Tails(
+        reader,
+        Proved(reader),
+        in_force=lambda tenant: may_read(tenant, control.access),
+        tails_max=settings.query_tails_max,
+        poll_s=settings.query_tail_poll_s,
+    )
     services = Services(
         settings=settings,
         control=control,
@@ -62,6 +72,7 @@ async def serve(settings: QuerySettings) -> None:
         freshness=freshness,
         replayer=replayer,
         rate_limit=RateLimit(settings.rate_limit_per_minute),
+        tails=tails,
     )
     server = make_server(application(services), stop_timeout_s=settings.query_stop_timeout_s)
 
@@ -69,6 +80,8 @@ async def serve(settings: QuerySettings) -> None:
         # A second signal does not wait for requests in flight.
         server.force_exit = server.should_exit
         server.should_exit = True
+        # They have no end of their own; everything else in flight is answered.
+        tails.stop()
 
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):

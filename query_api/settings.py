@@ -36,6 +36,9 @@ class QuerySettings(CommonSettings):
     query_retry_after_s: int = Field(default=2, ge=1, description="Retry-After of 503 answers, and of 429 for too much at once")
     query_stop_timeout_s: int = Field(default=15, ge=1, description="requests in flight may take this long at a stop")
 
+    query_tails_max: int = Field(default=1000, ge=1, description="live tails open at once; one more is refused: 503")
+    query_tail_poll_s: float = Field(default=0.25, gt=0, le=5, description="how often live tails look for what is new")
+
     # Rarely worth setting: cursors are bound to the API key in any case.
     cursor_secret: SecretStr = Field(default=SecretStr(""), description="makes cursors fit one deployment only")
     # A heartbeat comes about once a second; a fifth of that costs no freshness and spares a query per request.

@@ -75,19 +75,23 @@ class Reader:
         if settings.query_threads_max:
             self._caps["max_threads"] = settings.query_threads_max
 
-    async def rows(self, statement: Statement) -> list[Row]:
+    async def rows(self, statement: Statement, *, bytes_max: int = 0) -> list[Row]:
         """Return the rows of a statement, in its order.
+
+        Args:
+            bytes_max: of the rows in ClickHouse's memory; 0: no such cap.
 
         Raises:
             QueryError: 400 over the caps on memory or rows, 504 over the cap on time; the message says how to narrow. 429 where
                 the project asks too much at once.
             StoreUnavailable: ClickHouse is away, refuses work, or has no schema yet.
         """
-        return await self._ask(statement.text, statement.parameters(), line=statement.tenant.line)
+        more = {"max_result_bytes": bytes_max} if bytes_max else {}
+        return await self._ask(statement.text, statement.parameters(), more, line=statement.tenant.line)
 
-    async def system_rows(self, text: str) -> list[Row]:
-        """Return the rows of a question that holds nobody's data: progress and schema. Raises as `rows` does."""
-        return await self._ask(text, {}, line=_SYSTEM)
+    async def system_rows(self, text: str, parameters: Mapping[str, Any] | None = None) -> list[Row]:
+        """Return the rows of a question that holds nobody's data: progress, receipts and schema. Raises as `rows` does."""
+        return await self._ask(text, parameters or {}, {}, line=_SYSTEM)
 
     async def close(self) -> None:
         """Close the connections."""
@@ -95,13 +99,13 @@ class Reader:
             await self._client.close()
             self._client = None
 
-    async def _ask(self, text: str, parameters: Mapping[str, Any], *, line: str) -> list[Row]:
+    async def _ask(self, text: str, parameters: Mapping[str, Any], more: Mapping[str, Any], *, line: str) -> list[Row]:
         async with self.queue.turn(line):
             try:
                 # The client's own limit is one of silence, which an answer that comes in drops escapes.
                 async with asyncio.timeout(self._settings.query_time_s_max + _READ_SLACK_S):
                     client = self._client or await self._connect()
-                    return _parsed(await client.raw_query(text, dict(parameters), settings=self._caps, fmt=_FORMAT))
+                    return _parsed(await client.raw_query(text, dict(parameters), settings={**self._caps, **more}, fmt=_FORMAT))
             except ClickHouseError as error:
                 raise _ours(error) from None
             except (ClientError, OSError, TimeoutError, orjson.JSONDecodeError) as error:

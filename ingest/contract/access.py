@@ -97,7 +97,11 @@ class Access:
 
         Looked up by hash: how long it takes says nothing about how much of a guess was right.
         """
-        found = self._by_hash.get(hash_key(key))
+        return self.in_force(hash_key(key))
+
+    def in_force(self, key_hash: str) -> Key | None:
+        """Return the key of a hash if it is in force, as `find`."""
+        found = self._by_hash.get(key_hash)
         return found if found is not None and found.revoked_at_ms is None else None
 
     def projects_of(self, org_id: str) -> frozenset[str]:

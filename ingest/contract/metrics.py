@@ -46,6 +46,8 @@ LEDGER_GAP_RECORDS: Final = Counter(
     "toolledger_ledger_gap_records", "Records Kafka no longer had when they were needed", registry=REGISTRY
 )
 
+QUERY_TAILS: Final = Gauge("toolledger_query_tails", "Live tails that are open", registry=REGISTRY)
+
 
 def render() -> bytes:
     """Return the exposition text of all metrics of this process."""

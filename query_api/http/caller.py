@@ -82,6 +82,12 @@ def _in_scope(headers: Sequence[tuple[bytes, bytes]], projects: tuple[str, ...],
     return projects
 
 
+def may_read(tenant: Tenant, access: Access) -> bool:
+    """Tell whether a project's key that was in force when a tenant was made of it still is."""
+    key = access.in_force(tenant.key_hash)
+    return key is not None and key.scope != "ingest" and (key.project_id,) == tenant.projects
+
+
 def _identify(headers: Sequence[tuple[bytes, bytes]], access: Access, *, caught_up: bool) -> tuple[str, Key]:
     found = credentials(headers)
     if not found:

@@ -16,6 +16,8 @@ from ingest.contract.metrics import HTTP_SECONDS
 from ingest.contract.replayer import Replayer
 from query_api.http.caller import Caller, org_caller, project_caller
 from query_api.http.presence import Presence
+from query_api.http.streaming import Content, Streamed
+from query_api.live.hub import Tails
 from query_api.log_items import iso
 from query_api.progress import Freshness
 from query_api.rate_limit import WINDOW_S, RateLimit, Standing
@@ -39,6 +41,7 @@ class Services:
     freshness: Freshness
     replayer: Replayer
     rate_limit: RateLimit
+    tails: Tails
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,9 +53,11 @@ class Answer:
         error: a refusal that was found in the data, and so vouches for its freshness too.
         complete_until_ms: of an answer built from ClickHouse, read before the data.
         status: of an answer that is no error.
+        content: in place of the body, one that is sent in parts.
     """
 
     body: bytes = b""
+    content: Content | None = None
     error: QueryError | None = None
     complete_until_ms: int | None = None
     status: int = 200
@@ -76,6 +81,7 @@ def endpoint(
         began = time.perf_counter()
         identity = request_id(request.headers.get(REQUEST_ID_HEADER))
         headers = _headers(identity, services.rate_limit.untouched())
+        response: Response
         try:
             control = services.control
             caller = identify(request.scope["headers"], control.access, caught_up=control.caught_up.is_set())
@@ -91,7 +97,10 @@ def endpoint(
                 headers[COMPLETE_UNTIL_HEADER] = iso(result.complete_until_ms)
             if result.error is not None:
                 raise result.error
-            response = Response(result.body, result.status, media_type=_JSON, headers=headers)
+            if result.content is not None:
+                response = Streamed(result.content, headers)
+            else:
+                response = Response(result.body, result.status, media_type=_JSON, headers=headers)
         except ClientDisconnect:
             # Nobody is left to answer; the status is only for the metric.
             response = Response(status_code=499)

@@ -14,8 +14,11 @@ from ingest.contract.control import ControlFollower
 from ingest.contract.http_connections import Patience
 from ingest.contract.replayer import Replayer
 from query_api.http.app import application
+from query_api.http.caller import may_read
 from query_api.http.edge import Services
 from query_api.http.server import PATIENCE, make_server
+from query_api.live.hub import Tails
+from query_api.live.proved import Proved
 from query_api.progress import Freshness
 from query_api.rate_limit import RateLimit
 from query_api.settings import QuerySettings
@@ -104,6 +107,13 @@ async def query_service(clickhouse: str, *, patience: Patience = PATIENCE, **set
         freshness=Freshness(reader, cache_s=chosen.freshness_cache_s),
         replayer=(replayer := Replayer(chosen.kafka, timeout_s=chosen.query_replay_timeout_s)),
         rate_limit=RateLimit(chosen.rate_limit_per_minute),
+        tails=Tails(
+            reader,
+            Proved(reader),
+            in_force=lambda tenant: may_read(tenant, control.access),
+            tails_max=chosen.query_tails_max,
+            poll_s=chosen.query_tail_poll_s,
+        ),
     )
     listening = socket.socket()
     listening.bind(("127.0.0.1", 0))
@@ -116,6 +126,7 @@ async def query_service(clickhouse: str, *, patience: Patience = PATIENCE, **set
             yield QueryService(f"http://127.0.0.1:{listening.getsockname()[1]}", services, session)
     finally:
         server.should_exit = True
+        services.tails.stop()
         await serving
         await reader.close()
         await replayer.close()
