@@ -6,19 +6,23 @@
 
 from typing import Final, cast
 
-from query_api.filters import FIELDS, FILTERS_MAX, OPERATORS, Field, Filter, Operator
+from query_api.filters import FIELDS, FILTERS_MAX, OPERATORS, Field, Filter, Operator, refusal
 from query_api.http.members import Parameters
 from query_api.selection import AnyOf, Selection
 
 FILTER: Final = "filter"
 # Parameters that may come more than once.
 REPEATED: Final = (FILTER, *FIELDS)
-_VALUES_MAX: Final = 100
+VALUES_MAX: Final = 100
 _FORM: Final = f"FIELD:OPERATOR:VALUE with one of {', '.join(OPERATORS)}, as in user_id:contains:42"
 
 
 def selection_of(asked: Parameters) -> Selection:
-    """Read which logs; what is wrong is in `asked.faults`."""
+    """Read which logs.
+
+    Raises:
+        QueryError: 400 for what cannot be asked.
+    """
     filters = []
     for given in asked.all(FILTER, most=FILTERS_MAX):
         field, _, rest = given.partition(":")
@@ -30,6 +34,16 @@ def selection_of(asked: Parameters) -> Selection:
         elif operator not in OPERATORS:
             asked.faults.add(FILTER, f"its operator must be one of {', '.join(OPERATORS)}")
         else:
+            _check(asked, FILTER, field, value)
             filters.append(Filter(field=cast(Field, field), operator=cast(Operator, operator), value=value))
-    any_of = [AnyOf(field=cast(Field, name), values=values) for name in FIELDS if (values := asked.all(name, most=_VALUES_MAX))]
+    any_of = [AnyOf(field=cast(Field, name), values=values) for name in FIELDS if (values := asked.all(name, most=VALUES_MAX))]
+    for one in any_of:
+        for value in one.values:
+            _check(asked, one.field, one.field, value)
+    asked.faults.check()
     return Selection.of(filters, any_of)
+
+
+def _check(asked: Parameters, name: str, field: str, value: str) -> None:
+    if (reason := refusal(field, value)) is not None:
+        asked.faults.add(name, reason)

@@ -12,6 +12,7 @@ from query_api.http.streaming import Content
 from query_api.live import position
 from query_api.paging import Seal
 
+LIMIT_MAX: Final = 1_000_000
 LAST_EVENT_ID: Final = "last-event-id"
 # Proxies that buffer would hold events back until they have many.
 _HEADERS: Final = {"x-accel-buffering": "no"}
@@ -21,9 +22,10 @@ async def stream(request: Request, caller: Caller, services: Services) -> Answer
     """Answer logs as they become visible, without an end."""
     tenant = caller.tenant()
     assert tenant is not None
-    asked = Parameters(request.query_params.multi_items(), known=("from",), repeated=REPEATED)
+    asked = Parameters(request.query_params.multi_items(), known=("from", "limit"), repeated=REPEATED)
     selection = selection_of(asked)
     from_ms = asked.instant("from")
+    limit = asked.whole("limit", low=1, high=LIMIT_MAX, default=0)
     secret = services.settings.cursor_secret.get_secret_value()
     seal = Seal(secret=secret, tenant=tenant, question=["stream.1", *selection.told()])
     after = None
@@ -37,7 +39,7 @@ async def stream(request: Request, caller: Caller, services: Services) -> Answer
             after = position.decode(place)
     asked.faults.check()
     progress = await services.freshness.get()
-    tail = await services.tails.open(tenant, selection, seal.writer(), after=after, from_ms=from_ms)
+    tail = await services.tails.open(tenant, selection, seal.writer(), after=after, from_ms=from_ms, limit=limit)
     content = Content(
         media_type="text/event-stream; charset=utf-8",
         headers=_HEADERS,

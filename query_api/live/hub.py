@@ -73,8 +73,13 @@ class Tails:
         *,
         after: Position | None = None,
         from_ms: int | None = None,
+        limit: int = 0,
     ) -> Tail:
         """Begin a tail: after a place, or with what was accepted from a moment on, or now.
+
+        Args:
+            write: makes a place into an id.
+            limit: logs after which it ends; 0: none.
 
         Raises:
             StoreUnavailable: there are too many, the service stops, or ClickHouse is away.
@@ -90,7 +95,7 @@ class Tails:
                 await self._look()
             if from_ms is not None and after is None:
                 after = await self._proved.since(from_ms)
-            tail = Tail(self, tenant, selection, after or self._given, write)
+            tail = Tail(self, tenant, selection, after or self._given, write, limit=limit)
             if after is None:
                 tail.go_live()
             self._tails.add(tail)

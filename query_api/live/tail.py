@@ -41,10 +41,18 @@ class Tail:
     Args:
         start: where it begins.
         write: makes a place into an id.
+        limit: logs after which it ends; 0: none.
     """
 
     def __init__(
-        self, source: Source, tenant: Tenant, selection: Selection, start: Position, write: Callable[[bytes], str]
+        self,
+        source: Source,
+        tenant: Tenant,
+        selection: Selection,
+        start: Position,
+        write: Callable[[bytes], str],
+        *,
+        limit: int = 0,
     ) -> None:
         self.tenant = tenant
         self.selection = selection
@@ -55,6 +63,7 @@ class Tail:
         self.reached: Position | None = None
         self._source = source
         self._write = write
+        self._left = limit
         self._queue: deque[tuple[Sequence[Line], Position]] = deque()
         self._lines = self._bytes = 0
         self._sending = False
@@ -173,8 +182,13 @@ class Tail:
         size = 0
         for line in lines:
             bookmark.step(line.partition, line.offset, line.within, line.hour)
+            if self._left == 1:
+                self.end("as many as were asked for")
+            self._left -= 1
             parts.append(b"%bdata: %b\n\n" % (self._id(bookmark), line.body))
             size += len(parts[-1])
+            if self._left == 0:
+                break
             if size >= _FRAME_BYTES:
                 yield self._sent(parts)
                 parts, size = [], 0

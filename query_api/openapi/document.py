@@ -9,6 +9,7 @@ from ingest.contract.openapi import Json, Part, document
 from query_api.openapi.failures import FAILURES
 from query_api.openapi.internal import INTERNAL
 from query_api.openapi.letters import LETTERS
+from query_api.openapi.live import LIVE
 from query_api.openapi.logs import LOGS
 from query_api.openapi.own import OWN
 from query_api.openapi.page_routes import DESCRIPTIONS
@@ -19,6 +20,7 @@ from query_api.openapi.usage import USAGE
 PARTS: Final[tuple[Part, ...]] = (
     events_api.EVENTS,
     LOGS,
+    LIVE,
     FAILURES,
     USAGE,
     OWN,

@@ -264,7 +264,7 @@ async def test_an_id_is_of_one_key_and_question(database, http):
         again = Follower(http, KEY_A, asked[::-1])
         again.seen.last_id = given
         await again.follow(service.url, until=lambda: True)
-        for wrong in ("nonsense=1", "filter=user_id", "filter=user_id:like:a", "filter=colour:==:red", "from=soon", "limit=5"):
+        for wrong in ("nonsense=1", "filter=user_id", "filter=user_id:like:a", "filter=colour:==:red", "from=soon", "limit=0"):
             assert (await service.get(f"{STREAM}?{wrong}")).status == 400, wrong
 
 
@@ -352,6 +352,19 @@ async def test_from_begins_with_what_was_accepted_since(database, http):
             if len(seen.logs) == 4:
                 break
     assert sorted(log["id"] for log in seen.logs) == ["2", "3", "4", "5"]
+
+
+async def test_a_limit_ends_it(database, http):
+    """`limit` logs and no more, then an end like that of any answer."""
+    url, client = database
+    arrivals = Arrivals(client)
+    arrivals.batch(0, [[{"id": f"{number}", "timestamp": NOW} for number in range(5)]], record_ms=NOW).write()
+    async with query_service(url) as service:
+        follower = Follower(http)
+        async with http.get(f"{service.url}{STREAM}?limit=3&from=0", headers={"x-api-key": KEY_A}) as response:
+            async for _ in follower.seen.read(response):
+                pass
+    assert follower.ids == ["0", "1", "2"]
 
 
 async def test_too_many_tails_are_refused(database, http):
