@@ -63,11 +63,6 @@ def fields() -> dict[str, Any]:
 def item(row: Sequence[Any]) -> dict[str, Any]:
     """Return one log of a listing, from a row that begins with `ITEM_COLUMNS`."""
     values = dict(zip(ITEM_COLUMNS, row, strict=False))
-    metadata = log_items.metadata(values)
-    recipe = metadata.get("recipe_id")
-    if isinstance(recipe, orjson.Fragment) and recipe.contents[:1] not in (b'"', '"'):
-        # Clients of this shape want a string there.
-        del metadata["recipe_id"]
     return {
         "id": values["id"],
         "actionKey": values["tool_slug"],
@@ -79,7 +74,7 @@ def item(row: Sequence[Any]) -> dict[str, Any]:
         "executionTime": values["duration_ms"],
         "minimalResponse": values["message"],
         "createdAt": values["toUnixTimestamp64Milli(timestamp)"],
-        "metadata": metadata,
+        "metadata": log_items.metadata(values, texts=("instant_charge", "recipe_id")),
     } | _charged(values)
 
 

@@ -69,6 +69,7 @@ class Listing:
         equal: column -> values, any of which must hold: a client sends a list as one condition a value.
         others: (column, operator, value) that must all hold; operators `!=`, `contains`, `not_contains`.
         case_sensitive: None: `==` and `!=` exact, `contains` and `not_contains` without regard to case, as everywhere.
+            A log's id equals exactly in any case: two that differ are two logs, and only so is one found by its index.
         from_ms, to_ms: `[from_ms, to_ms)`, epoch ms; None: all that is retained.
     """
 
@@ -164,7 +165,11 @@ def _conditions(listing: Listing) -> tuple[list[str], dict[str, Any]]:
         # Longer ones equal nothing that is stored.
         values[name] = sorted({value for value in allowed if len(value) <= VALUE_CHARS_MAX})
         given = f"{{{name}:Array(String)}}"
-        texts.append(f"{column} IN {given}" if exact else f"{folded(column)} IN arrayMap(x -> caseFoldUTF8(x), {given})")
+        texts.append(
+            f"{column} IN {given}"
+            if exact or column == "id"
+            else f"{folded(column)} IN arrayMap(x -> caseFoldUTF8(x), {given})"
+        )
     for column, operator, value in sorted(set(listing.others)):
         if len(value) > VALUE_CHARS_MAX:
             texts += ["0"] if operator == "contains" else []

@@ -88,26 +88,31 @@ def _item(values: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def metadata(values: dict[str, Any]) -> dict[str, Any]:
-    """Return the producer's members, the flat spellings, and the nested ones `tool.slug` and `toolkit.slug`."""
-    members = _given(values["metadata"])
+def metadata(values: dict[str, Any], *, texts: Sequence[str] = ("instant_charge",)) -> dict[str, Any]:
+    """Return the producer's members, the flat spellings, and the nested ones `tool.slug` and `toolkit.slug`.
+
+    Args:
+        texts: members that clients want to be strings; others of their name are left out.
+    """
+    members = _given(values["metadata"], texts)
     nested = {name: _nested(members.get(name), values[f"{name}_slug"]) for name in ("tool", "toolkit")}
     return _spliced(members) | _present(values, *_FLAT) | {"log_id": values["id"]} | nested
 
 
 def typed_members(stored: str) -> dict[str, Any]:
     """Return the members of a stored `metadata` that the contract gives a type, where the producer's values are of it."""
-    members = _given(stored)
+    members = _given(stored, ("instant_charge",))
     return _spliced({name: members[name] for name in ("credential_source", "instant_charge") if name in members})
 
 
-def _given(stored: str) -> dict[str, msgspec.Raw]:
+def _given(stored: str, texts: Sequence[str]) -> dict[str, msgspec.Raw]:
     """Return the producer's members without those that are not of the type the contract gives them."""
     members = _members(stored) if stored[:1] == "{" else {}
     if bytes(members.get("credential_source", b"")) not in _CREDENTIAL_SOURCES:
         members.pop("credential_source", None)
-    if bytes(members.get("instant_charge", b""))[:1] != b'"':
-        members.pop("instant_charge", None)
+    for name in texts:
+        if bytes(members.get(name, b""))[:1] != b'"':
+            members.pop(name, None)
     return members
 
 

@@ -23,6 +23,8 @@ _HOP_BY_HOP: Final = frozenset(
 )
 # Not passed on either: we have answered `expect` ourselves by reading the body, and the request id is given below.
 _REPLACED: Final = frozenset({b"expect", REQUEST_ID_HEADER.encode()})
+# Not passed back: this server dates every answer, and a header that may stand once must not stand twice.
+_OUR_OWN: Final = frozenset({b"date"})
 _EVENT_STREAM: Final = b"text/event-stream"
 _READ_FIRST_BYTES_MAX: Final = 64 * 1024
 
@@ -98,7 +100,7 @@ class Forwarder:
                 self._upstream.release(connection)
 
     async def _pass_back(self, connection: Connection, send: Send, request_id: str) -> None:
-        headers = [(name, value) for name, value in connection.headers if name not in _HOP_BY_HOP]
+        headers = [(name, value) for name, value in connection.headers if name not in _HOP_BY_HOP and name not in _OUR_OWN]
         names = dict(headers)
         if REQUEST_ID_HEADER.encode() not in names:
             headers.append((REQUEST_ID_HEADER.encode(), request_id.encode()))

@@ -5,10 +5,14 @@ A line out: {"result": JSON of the model, "peeked": [[type name, text], ...]}, f
 "retries_taken", "result"}, or {"error": {...}}: what a user of the client would find on the exception.
 """
 
+import asyncio
+import inspect
 import json
 import sys
 from functools import cache, reduce
 from typing import Any
+
+loop = asyncio.new_event_loop()
 
 
 @cache
@@ -27,7 +31,13 @@ def client(told: str) -> Any:
     auth = getattr(composio_client, options.pop("auth"))(options.pop("key"))
     if "scope" in options:
         options["scope"] = composio_client.Scope(**options["scope"])
-    return composio_client.Composio(auth=auth, **options)
+    made = composio_client.AsyncComposio if kind == "client-async" else composio_client.Composio
+    return made(auth=auth, **options)
+
+
+def awaited(value: Any) -> Any:
+    """Return the value, or what it comes to."""
+    return loop.run_until_complete(value) if inspect.isawaitable(value) else value
 
 
 def step(value: Any, name: str) -> Any:
@@ -40,10 +50,10 @@ def step(value: Any, name: str) -> Any:
 def answer(asked: dict[str, Any]) -> dict[str, Any]:
     """Make one call."""
     call = reduce(getattr, asked["call"].split("."), client(json.dumps(asked["client"])))
-    got = call(*asked.get("args", ()), **asked.get("kwargs", {}))
+    got = awaited(call(*asked.get("args", ()), **asked.get("kwargs", {})))
     if "with_raw_response" in asked["call"]:
         headers = {name.lower(): value for name, value in got.headers.items()}
-        model = got.parse()
+        model = awaited(got.parse())
         raw = {"status": got.status_code, "headers": headers, "retries_taken": got.retries_taken}
     else:
         model, raw = got, {}

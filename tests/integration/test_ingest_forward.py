@@ -135,6 +135,7 @@ async def test_status_repeated_headers_and_encodings_come_back_unchanged(http: a
     assert answer.status == 207
     assert answer.headers.getall("set-cookie") == ["a=1", "b=2"]
     assert answer.headers["x-request-id"] == "upstream-made"
+    assert len(answer.headers.getall("date")) == 1
     answer = await http.get("/gzip")
     assert answer.headers["content-encoding"] == "gzip"
     assert gzip.decompress(await answer.read()) == b"text"

@@ -49,6 +49,7 @@ def holds(event, conditions, case_sensitive):
         column, operation, text = FIELDS[one["field"]], one.get("operation", "=="), one["value"]
         value = event[column]
         exact = case_sensitive if case_sensitive is not None else operation in ("==", "!=")
+        exact = exact or (column, operation) == ("id", "==")
         if not exact:
             value, text = value.casefold(), text.casefold()
         if operation == "==":

@@ -46,6 +46,7 @@ _PYTHON = Names(
 NAMES = {
     "rc22": _PYTHON,
     "rc22-strict": _PYTHON,
+    "rc22-async": _PYTHON,
     "sdk": Names(
         search="logs.search",
         detail="logs.get",
@@ -86,7 +87,8 @@ class Api:
             case _:
                 auth = "OrganizationAuth" if organization else "ProjectAuth"
                 strict = {"_strict_response_validation": True} if kind == "rc22-strict" else {}
-                self._options = {"kind": "client", "auth": auth, "key": key, "base_url": url, **strict, **options}
+                of = "client-async" if kind == "rc22-async" else "client"
+                self._options = {"kind": of, "auth": auth, "key": key, "base_url": url, **strict, **options}
 
     def raw(self, name: str, *path: str, body: Body | None = None, **more: Any) -> Said:
         """Make a call by the client's own name; return all that is said of it."""
@@ -149,6 +151,40 @@ def awkward() -> list[dict[str, Any]]:
     """Return events whose ids are hard to address, beside the recording in time."""
     event = recorded()[0]
     return [event | {"id": name, "timestamp": FROM_MS + index} for index, name in enumerate(AWKWARD_IDS)]
+
+
+def odd() -> list[dict[str, Any]]:
+    """Return events that are taken though few would send them: what is in them must not keep a client from reading a page."""
+    texts = ("", " ", "\0", "ü\U0001d11e\u2028", "\x7f\x1b[31m", "x" * 200, '"\\/', "null", "1e999")
+    anything = (None, 0, -0.0, 1e308, 2**53, True, [], {}, [[{}]], *texts)
+    events = []
+    for index, value in enumerate(anything):
+        text = texts[index % len(texts)]
+        events.append(
+            {
+                "id": f"odd_{index}{text}"[:200],
+                "timestamp": FROM_MS - 1_000_000 + index,
+                "tool_slug": text.strip() or "T",
+                "status": "failed" if index % 2 else "success",
+                "duration_ms": (0, 0.001, 1e9, 3)[index % 4],
+                "user_id": text,
+                "session_id": text,
+                "message": text or None,
+                "error": (None, text, {"message": text, "code": index, "type": text})[index % 3],
+                "context": {"trace_id": text, "request_id": None},
+                "source": {"host": text},
+                "parent": (None, {"log_id": text}, {"tool_slug": "P"})[index % 3],
+                "metadata": {
+                    "credential_source": value,
+                    "instant_charge": value,
+                    "recipe_id": value,
+                    "tool": value,
+                    text: value,
+                },
+                "data": {"request": value, "response": value, text: value},
+            }
+        )
+    return events
 
 
 def value_of(event: Event, field: str) -> str:

@@ -55,7 +55,7 @@ class Site:
     def api(self, kind: str, *, key: str = "airline", url: str = "", **options: Any) -> Api:
         """Return a client with a key by its name, or with a key as given."""
         return Api(
-            kind, self._clients[kind.removesuffix("-strict")], url=url or self.url, key=self.keys.get(key, key), **options
+            kind, self._clients[kind.split("-", maxsplit=1)[0]], url=url or self.url, key=self.keys.get(key, key), **options
         )
 
     @contextlib.contextmanager

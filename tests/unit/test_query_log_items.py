@@ -75,3 +75,16 @@ def test_parent_context_and_source():
     assert got["context"] == {"session_id": "s", "trace_id": "t"}
     assert got["source"] == {"host": "sdk"}
     assert got["message"] == "m"
+
+
+def test_members_that_the_contract_gives_a_type_are_of_it_or_left_out():
+    """A client that checks answers would refuse the whole page over one event's metadata."""
+    kept = '{"credential_source": "no_auth", "instant_charge": "0.10"}'
+    assert orjson.loads(kept).items() <= orjson.loads(detail(metadata=kept))["metadata"].items()
+    for wrong in ('"mine"', "5", "{}", "null", "[]"):
+        charge = "1" if wrong.startswith('"') else wrong
+        metadata = orjson.loads(detail(metadata=f'{{"credential_source": {wrong}, "instant_charge": {charge}, "other": 1}}'))[
+            "metadata"
+        ]
+        assert metadata["other"] == 1
+        assert not {"credential_source", "instant_charge"} & set(metadata)
