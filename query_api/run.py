@@ -13,6 +13,7 @@ from ingest.contract import logs
 from ingest.contract.control import ControlFollower
 from ingest.contract.errors import ConfigurationError
 from ingest.contract.replayer import Replayer
+from query_api.export.places import Exports
 from query_api.http.app import application
 from query_api.http.caller import may_read
 from query_api.http.edge import Services
@@ -58,9 +59,10 @@ async def serve(settings: QuerySettings) -> None:
     reader = Reader(settings)
     freshness = Freshness(reader, cache_s=settings.freshness_cache_s)
     replayer = Replayer(settings.kafka, timeout_s=settings.query_replay_timeout_s)
+    proved = Proved(reader)
     tails = Tails(
         reader,
-        Proved(reader),
+        proved,
         in_force=lambda tenant: may_read(tenant, control.access),
         tails_max=settings.query_tails_max,
         poll_s=settings.query_tail_poll_s,
@@ -72,7 +74,9 @@ async def serve(settings: QuerySettings) -> None:
         freshness=freshness,
         replayer=replayer,
         rate_limit=RateLimit(settings.rate_limit_per_minute),
+        proved=proved,
         tails=tails,
+        exports=Exports(settings.query_exports_max),
     )
     server = make_server(application(services), stop_timeout_s=settings.query_stop_timeout_s)
 

@@ -38,6 +38,7 @@ class QuerySettings(CommonSettings):
 
     query_tails_max: int = Field(default=1000, ge=1, description="live tails open at once; one more is refused: 503")
     query_tail_poll_s: float = Field(default=0.25, gt=0, le=5, description="how often live tails look for what is new")
+    query_exports_max: int = Field(default=8, ge=1, description="exports under way at once; one more is refused: 503")
 
     # Rarely worth setting: cursors are bound to the API key in any case.
     cursor_secret: SecretStr = Field(default=SecretStr(""), description="makes cursors fit one deployment only")

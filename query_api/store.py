@@ -75,11 +75,15 @@ class Reader:
         if settings.query_threads_max:
             self._caps["max_threads"] = settings.query_threads_max
 
-    async def rows(self, statement: Statement, *, bytes_max: int = 0) -> list[Row]:
+    async def rows(
+        self, statement: Statement, *, bytes_max: int = 0, time_s_max: int = 0, projections: bool = True
+    ) -> list[Row]:
         """Return the rows of a statement, in its order.
 
         Args:
             bytes_max: of the rows in ClickHouse's memory; 0: no such cap.
+            projections: whether they may be used. Version 26.9 loses rows where `by_id` meets alternatives of other columns.
+            time_s_max: a shorter time than any question may take; 0: that one.
 
         Raises:
             QueryError: 400 over the caps on memory or rows, 504 over the cap on time; the message says how to narrow. 429 where
@@ -87,6 +91,10 @@ class Reader:
             StoreUnavailable: ClickHouse is away, refuses work, or has no schema yet.
         """
         more = {"max_result_bytes": bytes_max} if bytes_max else {}
+        if not projections:
+            more["optimize_use_projections"] = 0
+        if time_s_max:
+            more["max_execution_time"] = min(time_s_max, self._settings.query_time_s_max)
         return await self._ask(statement.text, statement.parameters(), more, line=statement.tenant.line)
 
     async def system_rows(self, text: str, parameters: Mapping[str, Any] | None = None) -> list[Row]:

@@ -8,7 +8,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from query_api.http import corrections, docs, failures, internal, letters, logs, stream, usage, v1
+from query_api.http import corrections, docs, export, failures, internal, letters, logs, stream, usage, v1
 from query_api.http.edge import Handler, Services, endpoint, refusal
 from query_api.http.health import Health
 from query_api.openapi import page_routes
@@ -49,6 +49,7 @@ OPERATIONS: Final = (
     Operation("GET", "/v1/usage", v1.usage, "project"),
     Operation("GET", "/v1/usage/corrections", corrections.corrections, "project"),
     Operation("GET", "/v1/failures", failures.failures, "project"),
+    Operation("GET", "/v1/logs/export", export.export, "project"),
     Operation("GET", "/v1/logs/stream", stream.stream, "project"),
     Operation("GET", "/v1/freshness", v1.freshness, "project"),
     Operation("GET", "/v1/dead-letters", letters.page, "project"),

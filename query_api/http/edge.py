@@ -14,10 +14,12 @@ from ingest.contract.http_errors import REQUEST_ID_HEADER, error_body, request_i
 from ingest.contract.logs import logger
 from ingest.contract.metrics import HTTP_SECONDS
 from ingest.contract.replayer import Replayer
+from query_api.export.places import Exports
 from query_api.http.caller import Caller, org_caller, project_caller
 from query_api.http.presence import Presence
 from query_api.http.streaming import Content, Streamed
 from query_api.live.hub import Tails
+from query_api.live.proved import Proved
 from query_api.log_items import iso
 from query_api.progress import Freshness
 from query_api.rate_limit import WINDOW_S, RateLimit, Standing
@@ -41,7 +43,9 @@ class Services:
     freshness: Freshness
     replayer: Replayer
     rate_limit: RateLimit
+    proved: Proved
     tails: Tails
+    exports: Exports
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

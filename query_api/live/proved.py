@@ -55,6 +55,10 @@ class Proved:
         # A partition without a receipt since then has nothing to show but what comes.
         return Position(incarnation=position.incarnation, marks={**position.marks, **marks})
 
+    def former(self) -> tuple[str, ...]:
+        """Return the incarnations before the newest one."""
+        return tuple(self._order[:-1])
+
     def following(self, incarnation: str) -> str:
         """Return which incarnation comes after one; of one that left no receipt, the newest."""
         if not incarnation:

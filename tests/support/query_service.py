@@ -13,6 +13,7 @@ from ingest.contract.access import Key, hash_key, key_record
 from ingest.contract.control import ControlFollower
 from ingest.contract.http_connections import Patience
 from ingest.contract.replayer import Replayer
+from query_api.export.places import Exports
 from query_api.http.app import application
 from query_api.http.caller import may_read
 from query_api.http.edge import Services
@@ -107,9 +108,11 @@ async def query_service(clickhouse: str, *, patience: Patience = PATIENCE, **set
         freshness=Freshness(reader, cache_s=chosen.freshness_cache_s),
         replayer=(replayer := Replayer(chosen.kafka, timeout_s=chosen.query_replay_timeout_s)),
         rate_limit=RateLimit(chosen.rate_limit_per_minute),
+        proved=(proved := Proved(reader)),
+        exports=Exports(chosen.query_exports_max),
         tails=Tails(
             reader,
-            Proved(reader),
+            proved,
             in_force=lambda tenant: may_read(tenant, control.access),
             tails_max=chosen.query_tails_max,
             poll_s=chosen.query_tail_poll_s,

@@ -1,0 +1,1 @@
+"""Export: all logs of a selection and a range, as of one moment, however many."""
