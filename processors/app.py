@@ -14,7 +14,8 @@ from yarl import URL
 from ingest.contract import metrics
 from ingest.contract.logs import logger
 from ingest.contract.topics import CONSUMER_GROUP, TOOL_EXECUTIONS
-from processors.driver import Owner, Run, RunSchema, transport
+from processors.driver import Owner, RunSchema, transport
+from processors.runs import Run
 from processors.service import WorkerService
 from processors.settings import WorkerSettings
 

@@ -22,8 +22,9 @@ from ingest.contract.topics import (
     TOOL_EXECUTIONS,
 )
 from processors.batch import Batch, Forward
+from processors.consumer_thread import Committed
 from processors.decode import DeadLetter, Record
-from processors.driver import Committed, RunConsumer
+from processors.driver import RunConsumer
 
 log = logger(__name__)
 

@@ -19,12 +19,12 @@ from ingest.contract.logs import logger
 from processors.batch import Batch, Prepared, split
 from processors.decode import Record
 from processors.dedupe import SeenFilter
-from processors.driver import Run
 from processors.held import Held
 from processors.opening import Found, Opening, Plan, decide
 from processors.ports import Broker, InThread, Store
 from processors.room import Room
 from processors.rows import batch_month
+from processors.runs import Run
 from processors.writing import BatchWriter, Limits
 
 log = logger(__name__)

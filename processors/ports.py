@@ -6,9 +6,9 @@ from typing import Protocol, TypeVar
 import polars as pl
 
 from processors.batch import Batch, Candidates, Forward, Prepared
+from processors.consumer_thread import Committed
 from processors.decode import DeadLetter, Record
 from processors.dedupe import SeenFilter
-from processors.driver import Committed
 from processors.opening import Proof
 
 T = TypeVar("T")

@@ -13,11 +13,12 @@ from ingest.contract.logs import logger
 from processors import memory
 from processors.alarm import AlarmLimits
 from processors.broker import KafkaBroker
-from processors.driver import Run, RunConsumer
+from processors.driver import RunConsumer
 from processors.heartbeat import Heartbeat
 from processors.ledger import AbandonedError, Limits, PartitionLedger
 from processors.letter_watch import LetterWatch
 from processors.room import Room
+from processors.runs import Run
 from processors.settings import WorkerSettings
 from processors.sink import ClickHouseStore
 

@@ -17,9 +17,9 @@ from processors.batch import Batch, Prepared, adopt, read, settle, split
 from processors.blocks import columns_of, usage_block
 from processors.decode import Record
 from processors.dedupe import SeenFilter
-from processors.driver import Run
 from processors.ledger import PartitionLedger
 from processors.room import Room
+from processors.runs import Run
 from processors.usage import NEEDED
 from processors.writing import Limits
 from tests.support.corrections_oracle import HOUR_MS, corrected_calls, late_calls, partition_times, wrong_corrections

@@ -18,9 +18,9 @@ from ingest.contract.errors import BrokerUnavailable, StoreUnavailable
 from ingest.contract.partitioning import event_key, home_partition
 from ingest.contract.topics import HEADER_FIRST_ACCEPTED_MS, HEADER_FORWARDED_AMONG, HEADER_PROJECT
 from processors.batch import Batch, Candidates, Forward, Prepared
+from processors.consumer_thread import Committed
 from processors.decode import DeadLetter, Record
 from processors.dedupe import SeenFilter, id_hashes
-from processors.driver import Committed
 from processors.heartbeat import Said
 from processors.opening import Proof
 from processors.usage import NEEDED, NEEDED_TYPES

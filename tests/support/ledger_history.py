@@ -14,10 +14,10 @@ from ingest.contract.errors import LedgerInvariantBroken, TransportError
 from ingest.contract.partitioning import event_key, home_partition
 from ingest.contract.topics import HEADER_PROJECT
 from processors.batch import Prepared
-from processors.driver import Run
 from processors.heartbeat import Heartbeat
 from processors.ledger import AbandonedError, Limits, PartitionLedger
 from processors.room import Room
+from processors.runs import Run
 from tests.support.fake_ledger import (
     INCARNATION,
     PROJECT,
