@@ -4,6 +4,7 @@ import json
 import logging
 import os
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final, TypeVar
@@ -94,3 +95,13 @@ def quiet_libraries() -> None:
     import structlog
 
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
+
+
+def printable(text: str) -> str:
+    """Make foreign text one line without control characters: it must not steer the terminal it is shown on."""
+    return " ".join("".join(character if character.isprintable() else " " for character in text).split())
+
+
+def now_ms() -> int:
+    """Return the time, epoch ms."""
+    return time.time_ns() // 1_000_000

@@ -26,6 +26,7 @@ _VERBS: Final = {
     "logs": ("reading", "Show what happened, newest first."),
     "log": ("reading", "Show one tool call in full."),
     "usage": ("reading", "Show calls, error rates and percentiles."),
+    "failures": ("failures", "Show what failed, why, and what to do."),
     "dead-letters": ("dead_letters", "See input that is no event, mend it, replay it exactly once."),
     "verify": ("schema", "Prove that nothing is missing and nothing counted twice."),
     "config": ("configuration", "Show the settings in force and where each came from."),

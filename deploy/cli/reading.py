@@ -10,7 +10,7 @@ from typing import Any, Final
 import click
 
 from deploy.api import Api
-from deploy.cli.common import data_option, json_option, service
+from deploy.cli.common import data_option, json_option, now_ms, printable, service
 from deploy.cli.since import since_ms
 from ingest.contract.errors import QueryError
 from ingest.contract.event import TIMESTAMP_AHEAD_MS_MAX
@@ -58,7 +58,7 @@ def logs(
     }
     filters = [{"field": name, "operator": "==", "value": value} for name, value in given.items() if value is not None]
     api = Api(*service(data))
-    from_ms = since_ms(since, now_ms=_now_ms()) if since else None
+    from_ms = since_ms(since, now_ms=now_ms()) if since else None
     found = list(_search(api, filters, from_ms=from_ms, limit=limit))
     show = _json_line if as_json else _log_line
     if not follow:
@@ -77,7 +77,7 @@ def _search(api: Api, filters: list[dict[str, str]], *, from_ms: int | None, lim
     """Yield logs newest first, page by page."""
     body: dict[str, Any] = {"limit": min(limit, _PAGE), "filters": filters}
     if from_ms is not None:
-        body["time_range"] = {"from": from_ms, "to": _now_ms() + TIMESTAMP_AHEAD_MS_MAX}
+        body["time_range"] = {"from": from_ms, "to": now_ms() + TIMESTAMP_AHEAD_MS_MAX}
     left = limit
     while left > 0:
         page = api.post(_LOGS, body)
@@ -91,13 +91,13 @@ def _search(api: Api, filters: list[dict[str, str]], *, from_ms: int | None, lim
 def _follow(api: Api, filters: list[dict[str, str]], shown: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
     """Yield what was not shown yet, oldest first, as it becomes visible."""
     known = dict.fromkeys(item["id"] for item in shown)
-    from_ms = _now_ms() - _FOLLOW_BACK_MS
+    from_ms = now_ms() - _FOLLOW_BACK_MS
     # What is older than the first look is not news, however late it is asked for.
     known |= dict.fromkeys(item["id"] for item in _search(api, filters, from_ms=from_ms, limit=_FOLLOW_KNOWN_MAX))
     while True:
         time.sleep(_FOLLOW_S)
         fresh = []
-        for item in _search(api, filters, from_ms=_now_ms() - _FOLLOW_BACK_MS, limit=_FOLLOW_KNOWN_MAX):
+        for item in _search(api, filters, from_ms=now_ms() - _FOLLOW_BACK_MS, limit=_FOLLOW_KNOWN_MAX):
             if item["id"] not in known:
                 fresh.append(item)
         for item in reversed(fresh):
@@ -153,11 +153,11 @@ def log(data: Path, log_id: str, as_json: bool) -> int:
 @json_option
 def usage(data: Path, by: str, since: str, limit: int, corrections: bool, as_json: bool) -> None:
     """Show calls, failures, error rate and percentiles; with --corrections what was added late, newest hour first."""
-    now_ms = _now_ms()
+    at_ms = now_ms()
     if corrections:
-        _corrections(Api(*service(data)), by, {"from": since_ms(since, now_ms=now_ms), "limit": limit}, as_json=as_json)
+        _corrections(Api(*service(data)), by, {"from": since_ms(since, now_ms=at_ms), "limit": limit}, as_json=as_json)
         return
-    asked: dict[str, object] = {"from": since_ms(since, now_ms=now_ms), "to": now_ms, "limit": limit}
+    asked: dict[str, object] = {"from": since_ms(since, now_ms=at_ms), "to": at_ms, "limit": limit}
     if by in _GROUPS:
         asked |= {"group_by": _GROUPS[by], "order_by": "calls"}
     else:
@@ -247,22 +247,13 @@ def _log_line(item: dict[str, Any]) -> None:
     metadata, metrics = item.get("metadata") or {}, item.get("metrics") or {}
     failed = item["status"] == "failed"
     duration = f"{_ms(metrics.get('duration_ms'))} ms" if metrics.get("duration_ms") is not None else ""
-    message = _printable(str(item.get("message") or metadata.get("tool_slug") or ""))
+    message = printable(str(item.get("message") or metadata.get("tool_slug") or ""))
     cells = (
         click.style(item["timestamp"].replace("T", " "), dim=True),
         click.style("failed ", fg="red", bold=True) if failed else click.style("success", fg="green"),
         f"{duration:>10}",
-        click.style(f"{_printable(metadata.get('user_id') or '-'):<16}", fg="cyan"),
+        click.style(f"{printable(metadata.get('user_id') or '-'):<16}", fg="cyan"),
         click.style(message, fg="red") if failed else message,
-        click.style(_printable(item["id"]), dim=True),
+        click.style(printable(item["id"]), dim=True),
     )
     click.echo("  ".join(cells))
-
-
-def _printable(text: str) -> str:
-    """Make foreign text one line without control characters: it must not steer the terminal it is shown on."""
-    return " ".join("".join(character if character.isprintable() else " " for character in text).split())
-
-
-def _now_ms() -> int:
-    return time.time_ns() // 1_000_000

@@ -1,6 +1,9 @@
 """`GET /v1/failures` over HTTP: every count is one over the raw events, and a group's logs are found by its filters."""
 
+import asyncio
+import json
 import random
+import re
 from collections import defaultdict
 
 import pytest
@@ -8,6 +11,7 @@ import pytest_asyncio
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from deploy.cli.main import main
 from ingest.contract.store import client as open_client
 from query_api.failures.causes import CAUSES
 from query_api.http.v1 import FILTERS
@@ -202,3 +206,38 @@ async def test_only_a_projects_key_that_may_read_is_answered(service):
     """No key 401; a key that only sends, or an organisation's: 403."""
     for key, status in ((None, 401), (KEY_INGEST, 403), (KEY_ORG, 403)):
         assert (await service.get(PATH, key=key)).status == status
+
+
+async def test_the_command_line_shows_them_for_people_and_programs(service, monkeypatch, capsys):
+    """As JSON lines what the route answers; as a table all groups, below it each class once with what to do and an example."""
+    monkeypatch.setenv("TOOLLEDGER_URL", service.url)
+    monkeypatch.setenv("TOOLLEDGER_API_KEY", KEY_A)
+    since = iso(T0)
+    groups = (await service.get(PATH, {"from": T0, "tool_slug": "GMAIL_A"})).body["groups"]
+    command = ["failures", "--since", since, "--tool", "GMAIL_A"]
+    assert await asyncio.to_thread(main, [*command, "--json"]) == 0
+    assert [json.loads(line) for line in capsys.readouterr().out.splitlines()] == groups
+    assert await asyncio.to_thread(main, command) == 0
+    said = capsys.readouterr()
+    table, *actions = re.split(r"^(?=\w+: )", said.out, flags=re.MULTILINE)
+    assert table.count("GMAIL_A") == len(groups)
+    for group in groups:
+        assert group["message"] in table
+        assert CAUSES[group["failure_class"]].likely_cause in table
+    assert [text.partition(":")[0] for text in actions] == list(dict.fromkeys(group["failure_class"] for group in groups))
+    assert f"toolledger log {groups[0]['example_log_id']}" in actions[0]
+    total = sum(group["calls"] for group in groups)
+    assert f"{total} failed since {since}\n" in said.err
+    assert await asyncio.to_thread(main, [*command, "--limit", "1"]) == 0
+    assert f"; {total - groups[0]['calls']} in groups not shown" in capsys.readouterr().err
+    assert await asyncio.to_thread(main, [*command, "--user", "nobody"]) == 0
+    assert capsys.readouterr().out == "nothing failed in that time\n"
+    # A narrow terminal has no room for a table.
+    monkeypatch.setattr("deploy.cli.failures._TABLE_COLUMNS", 10_000)
+    assert await asyncio.to_thread(main, command) == 0
+    narrow = capsys.readouterr().out
+    for group in groups:
+        assert (
+            f"{group['failure_class']} GMAIL_A: {group['calls']} calls, {group['share']:.1%}, {group['users']} users" in narrow
+        )
+        assert f"  {group['message']}\n  {CAUSES[group['failure_class']].likely_cause}\n" in narrow

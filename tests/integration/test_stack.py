@@ -77,7 +77,8 @@ def test_it_says_where_everything_is(first: Up, data: Path, port: int) -> None:
 def test_a_command_finds_the_running_stack_through_its_folder(first: Up, data: Path) -> None:
     environment = {name: "" for name in ("TOOLLEDGER_URL", "TOOLLEDGER_API_KEY", "TOOLLEDGER_KAFKA", "TOOLLEDGER_CLICKHOUSE")}
     usage = ["usage", "--by", "toolkit", "--since", "365d"]
-    for arguments in (usage, [*usage, "--corrections"], ["logs", "--limit", "3"], ["topics", "--dry-run"]):
+    failures = ["failures", "--since", "365d"]
+    for arguments in (usage, [*usage, "--corrections"], failures, ["logs", "--limit", "3"], ["topics", "--dry-run"]):
         process = popen([*arguments, "--data", str(data), "--json"], settings=environment)
         said, _ = process.communicate(timeout=60)
         assert process.returncode == 0, said

@@ -11,6 +11,7 @@ import click
 import pytest
 
 from deploy.cli.configuration import settings_in_force
+from deploy.cli.failures import ago
 from deploy.cli.main import cli, main
 from deploy.cli.since import since_ms
 from deploy.embedded import stack_file
@@ -19,7 +20,7 @@ from ingest.contract.errors import ConfigurationError
 # SURFACE section 2, as far as issue A goes.
 _PROMISED = {
     "up", "kafka", "clickhouse", "ingest", "worker", "query", "migrate", "topics", "keys", "projects", "send", "logs", "log",
-    "usage", "dead-letters", "verify", "config",
+    "usage", "failures", "dead-letters", "verify", "config",
 }  # fmt: skip
 
 
@@ -74,6 +75,9 @@ def test_help_loads_no_heavy_library() -> None:
         (["logs"], "no API key"),
         (["usage", "--by", "nonsense"], "nonsense"),
         (["usage", "--corrections"], "no API key"),
+        (["failures"], "no API key"),
+        (["failures", "--since", "soon"], "'soon' is neither a span"),
+        (["failures", "--class", "nonsense"], "nonsense"),
         (["send", "--kafka", "/dev/null"], "--project"),
         (["send", "/nonexistent/calls.ndjson"], "cannot be read"),
         (["topics", "--kafka", "127.0.0.1:1"], "no Kafka answers at 127.0.0.1:1"),
@@ -185,3 +189,19 @@ def test_help_comes_within_three_tenths_of_a_second() -> None:
         return time.perf_counter() - started
 
     assert min(took_s() for _ in range(5)) < 0.3
+
+
+@pytest.mark.parametrize(
+    ("span_ms", "told"),
+    [
+        (-5, "0s ago"),
+        (59_999, "59s ago"),
+        (61_000, "1m 1s ago"),
+        (3_599_999, "59m 59s ago"),
+        (3_600_000, "1h 0m ago"),
+        (172_799_999, "47h 59m ago"),
+        (172_800_000, "2d 0h ago"),
+    ],
+)
+def test_how_long_ago_is_told_in_two_units(span_ms: int, told: str) -> None:
+    assert ago(span_ms) == told
