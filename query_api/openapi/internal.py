@@ -27,7 +27,8 @@ _LISTING: Final = {
     "limit": _LIMIT,
     "case_sensitive": {
         "type": ["boolean", "null"],
-        "description": "Of all operations; null: `==` and `!=` exact, `contains` and `not_contains` without regard to case.",
+        "description": "Of all operations; null: `==` and `!=` exact, `contains` and `not_contains` without regard to case."
+        " A log's id equals exactly in any case.",
     },
     **_RANGE,
     "search_params": {
@@ -117,7 +118,8 @@ INTERNAL: Final = Part(
             name="postInternalActionExecutionLogs",
             tag="Older clients",
             summary="List logs",
-            description="Newest first. A page may be a few logs longer than its limit where many share a millisecond.",
+            description="Newest first. A page may be a few logs longer than its limit where many share a millisecond; where"
+            " tens of thousands do, which a cursor that is a number cannot tell apart, it is 400.",
             body={"application/json": record(_LISTING, optional=tuple(_LISTING))},
             body_note="No body at all asks the same as `{}`.",
             answers={

@@ -28,11 +28,13 @@ def client(told: str) -> Any:
 
     if kind == "client-1":
         return composio_client.Composio(**options)
-    auth = getattr(composio_client, options.pop("auth"))(options.pop("key"))
+    key = options.pop("key")
+    made = getattr(composio_client, options.pop("auth"))
+    auth = made(**key) if isinstance(key, dict) else made(key)
     if "scope" in options:
         options["scope"] = composio_client.Scope(**options["scope"])
-    made = composio_client.AsyncComposio if kind == "client-async" else composio_client.Composio
-    return made(auth=auth, **options)
+    composio = composio_client.AsyncComposio if kind == "client-async" else composio_client.Composio
+    return composio(auth=auth, **options)
 
 
 def awaited(value: Any) -> Any:

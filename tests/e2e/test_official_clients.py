@@ -229,6 +229,18 @@ def test_an_organisation_reads_all_its_projects(site: Site, kind: str) -> None:
     assert api.error("search")["class"] == ("AuthenticationError" if kind == "js" else "PermissionDeniedError")
 
 
+@pytest.mark.parametrize("kind", ["rc22", "js"])
+def test_a_client_with_both_keys_sends_the_one_that_a_route_takes(site: Site, kind: str) -> None:
+    """Two credentials on one request would be refused; each route gets its own."""
+    project, organization = site.keys["other"], site.keys["acme"]
+    if kind == "js":
+        api = site.api(kind, key="other", orgApiKey=organization)
+    else:
+        api = site.api(kind, auth="AutoAuth", key={"project": project, "organization": organization})
+    assert api.ask("summary", body=SPAN)["entities"]["tool_calls"]["event_count"] == len(OTHERS)
+    assert api.ask("org_summary", body=SPAN)["entities"]["tool_calls"]["event_count"] == len(EVENTS) + len(OTHERS)
+
+
 @pytest.mark.parametrize("kind", ["rc22", "rc22-strict"])
 def test_a_scope_says_which_project_of_an_organisation(site: Site, kind: str) -> None:
     """An organisation's usage is of the project in x-project-id; beside a project's key its own changes nothing."""

@@ -14,6 +14,9 @@ FROM_MS, TO_MS = 1_793_404_800_000, 1_793_923_200_000
 # What must be percent-encoded in a path, also where it looks like a path or an escape itself.
 AWKWARD_IDS = ("log/a b?c#d", "lög_%41+&=;,", "a/../b", "%2F", "\U0001d11e", "log_-jRTWClpBoVo")
 
+# Nearly as large as an event may be.
+_LARGE = "large " * 150_000
+
 Body = Mapping[str, Any]
 Event = Mapping[str, Any]
 Said = dict[str, Any]
@@ -70,13 +73,13 @@ NAMES = {
 
 
 class Api:
-    """One client with one key at one address."""
+    """One client with one key (or, of several kinds, a key each) at one address."""
 
-    def __init__(self, kind: str, client: Client, *, url: str, key: str, **options: Any) -> None:
+    def __init__(self, kind: str, client: Client, *, url: str, key: str | Mapping[str, str], **options: Any) -> None:
         self.kind = kind
         self.names = NAMES[kind]
         self._client = client
-        organization = key.startswith("oak_")
+        organization = isinstance(key, str) and key.startswith("oak_")
         match kind:
             case "sdk":
                 self._options = {"kind": "sdk", "api_key": key, "base_url": url, **options}
@@ -156,10 +159,10 @@ def awkward() -> list[dict[str, Any]]:
 def odd() -> list[dict[str, Any]]:
     """Return events that are taken though few would send them: what is in them must not keep a client from reading a page."""
     texts = ("", " ", "\0", "ü\U0001d11e\u2028", "\x7f\x1b[31m", "x" * 200, '"\\/', "null", "1e999")
-    anything = (None, 0, -0.0, 1e308, 2**53, True, [], {}, [[{}]], *texts)
+    anything = (_LARGE, None, 0, -0.0, 1e308, 2**53, True, [], {}, [[{}]], *texts)
     events = []
     for index, value in enumerate(anything):
-        text = texts[index % len(texts)]
+        text, large = texts[index % len(texts)], value == _LARGE
         events.append(
             {
                 "id": f"odd_{index}{text}"[:200],
@@ -174,14 +177,10 @@ def odd() -> list[dict[str, Any]]:
                 "context": {"trace_id": text, "request_id": None},
                 "source": {"host": text},
                 "parent": (None, {"log_id": text}, {"tool_slug": "P"})[index % 3],
-                "metadata": {
-                    "credential_source": value,
-                    "instant_charge": value,
-                    "recipe_id": value,
-                    "tool": value,
-                    text: value,
-                },
-                "data": {"request": value, "response": value, text: value},
+                "metadata": {}
+                if large
+                else dict.fromkeys(("credential_source", "instant_charge", "recipe_id", "tool", text), value),
+                "data": {"request": value} if large else {"request": value, "response": value, text: value},
             }
         )
     return events

@@ -52,11 +52,11 @@ class Site:
         assert self.stack.up is not None
         return str(self.stack.up.ready["url"])
 
-    def api(self, kind: str, *, key: str = "airline", url: str = "", **options: Any) -> Api:
-        """Return a client with a key by its name, or with a key as given."""
-        return Api(
-            kind, self._clients[kind.split("-", maxsplit=1)[0]], url=url or self.url, key=self.keys.get(key, key), **options
-        )
+    def api(self, kind: str, *, key: str | Mapping[str, str] = "airline", url: str = "", **options: Any) -> Api:
+        """Return a client with a key by its name, or with keys as given."""
+        named = self.keys.get(key, key) if isinstance(key, str) else key
+        client = self._clients[kind.split("-", maxsplit=1)[0]]
+        return Api(kind, client, url=url or self.url, key=named, **options)
 
     @contextlib.contextmanager
     def query(self, **settings: str) -> Iterator[str]:
