@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import aiohttp
+from multidict import CIMultiDict
 
 from ingest.contract.access import Key, hash_key, key_record
 from ingest.contract.control import ControlFollower
@@ -74,8 +75,8 @@ class QueryService:
         return await self.request("GET", path, key=key, params=parameters, **more)
 
     async def request(self, method: str, path: str, *, key: str | None, headers: Any = None, **more: Any) -> Reply:
-        """Send a request; the key goes where a key of its kind belongs."""
-        sent = dict(headers or {})
+        """Send a request; the key goes where a key of its kind belongs. Headers may repeat, as pairs."""
+        sent = CIMultiDict(headers or ())
         if key is not None:
             sent["x-org-api-key" if key.startswith("oak_") else "x-api-key"] = key
         async with self._session.request(method, self.url + path, headers=sent, **more) as response:

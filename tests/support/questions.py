@@ -147,6 +147,23 @@ _letters: Final = st.tuples(
 ).map(lambda parts: tuple((name, str(value)) for name, value in (parts[0] | parts[1]).items()))
 _mended: Final = st.sampled_from([None, {}, {"tool_slug": "T", "status": "success", "duration_ms": 1}, [1]])
 
+_chosen: Final = st.lists(
+    st.tuples(
+        st.sampled_from(FIELDS), st.sampled_from(OPERATORS), _pool("user_id", "session_id", "tool_slug", "message", "id")
+    ).map(lambda one: ("filter", ":".join(one))),
+    max_size=2,
+)
+_export: Final = st.tuples(
+    _maybe(format=st.sampled_from(["ndjson", "csv", "parquet"]), data=st.sampled_from(["true", "false"])),
+    st.just({}) | _ranges,
+    _chosen,
+).map(lambda parts: (*((name, str(value)) for name, value in (parts[0] | parts[1]).items()), *parts[2]))
+# A tail ends where it has a limit and finds as many: so every project has to have them.
+_tail: Final = st.tuples(st.sampled_from(["1", "2", "3"]), st.sampled_from([(), (("status", "failed"),)])).map(
+    lambda parts: (("from", str(worlds.T0)), ("limit", parts[0]), *parts[1])
+)
+TAIL: Final = "/v1/logs/stream"
+
 _V31: Final = "/api/v3.1"
 # By method and path of the service's own table of operations.
 QUESTIONS: Final[dict[tuple[str, str], st.SearchStrategy[Question]]] = {
@@ -166,6 +183,8 @@ QUESTIONS: Final[dict[tuple[str, str], st.SearchStrategy[Question]]] = {
     ("GET", "/v1/usage"): _got("/v1/usage", _usage),
     ("GET", "/v1/usage/corrections"): _got("/v1/usage/corrections", _corrections, paged=True),
     ("GET", "/v1/failures"): _got("/v1/failures", _parameters(single={"limit": _limits})),
+    ("GET", "/v1/logs/export"): _got("/v1/logs/export", _export),
+    ("GET", TAIL): _got(TAIL, _tail, paged=True),
     ("GET", "/v1/freshness"): _got("/v1/freshness", st.just(())),
     ("GET", "/v1/dead-letters"): _got("/v1/dead-letters", _letters, paged=True),
     ("GET", "/v1/dead-letters/{id}"): _by_id("/v1/dead-letters/{id}", _letter_ids),
@@ -179,4 +198,5 @@ PAGED: Final[tuple[tuple[str, Question], ...]] = (
     ("POST", Question(path=f"{_V31}/internal/action_execution/logs", body={"limit": 5})),
     ("GET", Question(path="/v1/usage/corrections", parameters=(("limit", "1"), ("group_by", "user_id")))),
     ("GET", Question(path="/v1/dead-letters", parameters=(("limit", "2"),))),
+    ("GET", Question(path=TAIL, parameters=(("from", str(worlds.T0)), ("limit", "1")))),
 )

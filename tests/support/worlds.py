@@ -12,6 +12,7 @@ from clickhouse_connect.driver.client import Client
 
 from ingest.contract.replay import letter_id
 from tests.support import rows
+from tests.support.arrivals import Arrivals
 
 HOUR_MS: Final = 3_600_000
 T0: Final = 1_776_384_000_000  # 2026-04-17T00:00:00Z
@@ -104,7 +105,10 @@ def fill(client: Client, projects: Sequence[str]) -> None:
     def of(found: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
         return [one for one in found if one["project_id"] in projects]
 
-    rows.insert(client, of(events()))
+    # Each row has the offset it has in the whole world, where others stand between.
+    records = [[event] if event["project_id"] in projects else [] for event in events()]
+    Arrivals(client).batch(0, records, record_ms=COMPLETE_MS).write()
+    rows._windows(client, [{**rows.DEFAULTS, **event} for event in of(events())])
     rows.report_progress(client, complete_until_ms=[COMPLETE_MS])
     _insert(
         client, "dead_letters", of(letters()), accepted_at=rows._moment(T0), message="it is broken", incarnation=INCARNATION
