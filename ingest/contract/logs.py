@@ -50,7 +50,9 @@ def configure(*, service: str, level: str = "info", json: bool | None = None) ->
         structlog.processors.TimeStamper(fmt="iso", utc=True),
         structlog.processors.StackInfoRenderer(),
     ]
-    renderer: Any = structlog.processors.JSONRenderer() if as_json else structlog.dev.ConsoleRenderer()
+    # Its usual tracebacks show local variables, and among them are headers with keys.
+    console = structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)
+    renderer: Any = structlog.processors.JSONRenderer() if as_json else console
     # dev.ConsoleRenderer draws tracebacks itself; JSON needs them as text.
     ending = [structlog.processors.format_exc_info, renderer] if as_json else [renderer]
     threshold = getattr(logging, level.upper())

@@ -68,7 +68,12 @@ def letter_id(incarnation: str, partition: int, offset: int, index: int) -> str:
 def parse_letter_id(text: str) -> tuple[str, int, int, int] | None:
     """Return (incarnation, partition, offset, index) of a dead letter's id, None for any other text."""
     match = _ID.fullmatch(text)
-    return None if match is None else (match[1], int(match[2]), int(match[3]), int(match[4]))
+    if match is None:
+        return None
+    partition, offset, index = int(match[2]), int(match[3]), int(match[4])
+    # ClickHouse would take a larger number for what is left of it in its column.
+    fits = partition < 2**32 and offset < 2**63 and index < 2**32
+    return (match[1], partition, offset, index) if fits else None
 
 
 def replay(

@@ -17,6 +17,7 @@ LOGS: Final = "/api/v3.1/logs/tool_execution"
 PROJECT_USAGE: Final = "/api/v3.1/project/usage"
 ORG_USAGE: Final = "/api/v3.1/org/usage"
 INTERNAL: Final = "/api/v3.1/internal"
+_PATH_CHARS_SHOWN: Final = 200
 
 
 class Operation(NamedTuple):
@@ -72,14 +73,17 @@ def application(services: Services) -> Starlette:
         Route("/readyz", health.readyz),
         Route("/metrics", health.metrics),
     ]
-    return Starlette(routes=table, exception_handlers={HTTPException: _unrouted})
+    made = Starlette(routes=table, exception_handlers={HTTPException: _unrouted})
+    # A slash too many is another path. A redirect would name the address the client gave, and is no Error body.
+    made.router.redirect_slashes = False
+    return made
 
 
 async def _unrouted(request: Request, error: Exception) -> Response:
     """Answer what no route takes: 404, or 405 with the methods that are."""
     assert isinstance(error, HTTPException)
     message = (
-        f"No such route: {request.method} {request.url.path}"
+        f"No such route: {request.method} {request.url.path[:_PATH_CHARS_SHOWN]}"
         if error.status_code == 404
         else f"{request.method} is not taken here"
     )

@@ -127,8 +127,11 @@ async def read_body(request: Request, *, bytes_max: int) -> bytes:
     """Return the body.
 
     Raises:
-        QueryError: 413 with the limit.
+        QueryError: 413 with the limit; 415 for a packed one: questions are small.
     """
+    encoding = request.headers.get("content-encoding", "").strip()
+    if encoding.lower() not in ("", "identity"):
+        raise QueryError(415, slug_of(415), f"The content-encoding {encoding[:50]!r} is not taken here: send the body as it is")
     parts: list[bytes] = []
     size = 0
     async for part in request.stream():

@@ -15,7 +15,8 @@ AT_MS_MIN: Final = 0
 AT_MS_MAX: Final = 9_000_000_000_000
 # Faults beyond this say nothing that the first ones did not.
 _FAULTS_MAX: Final = 20
-_NUMBER: Final = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
+_NUMBER: Final = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
+_BOM: Final = b"\xef\xbb\xbf"
 # A plus sign in a query string arrives as a space; in a time it can only have been the sign of the zone.
 _LOST_PLUS: Final = re.compile(r"(T[\d:.]+) (\d\d:?\d\d)$")
 
@@ -58,6 +59,7 @@ def json_object(body: bytes, faults: Faults) -> dict[str, Any]:
     Raises:
         QueryError: 400 for what is not a JSON object.
     """
+    body = body.removeprefix(_BOM)
     if not body.strip():
         return {}
     try:
@@ -181,9 +183,10 @@ class Parameters:
             return None
         if _NUMBER.fullmatch(text):
             value = float(text)
+            if math.isinf(value):
+                return AT_MS_MIN if value < 0 else AT_MS_MAX
             # Whole numbers by themselves: a float has no room for the last digit of large ones.
-            exact = int(text) if text.lstrip("+-").isdigit() else value
-            return instant(exact if math.isfinite(value) else AT_MS_MAX, name, self.faults)
+            return instant(int(text) if text.lstrip("+-").isdigit() else value, name, self.faults)
         try:
             return instant(timestamp_ms(_LOST_PLUS.sub(r"\1+\2", text)), name, self.faults)
         except (InvalidEvent, OverflowError):

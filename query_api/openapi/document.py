@@ -54,6 +54,8 @@ equal is empty. Days begin at midnight UTC unless `timezone` says otherwise.
 
 **Numbers.** A whole number is taken in any spelling (`100.0`); `2.5` is not, nor what is out of its bounds.
 
+**Bodies** are JSON in UTF-8, whatever the content type says; only `/v1/events` takes packed ones (`Content-Encoding`).
+
 **Unknown members** are ignored on the routes under `/api`, and tolerated in events. An unknown parameter under `/v1` is
 a 400.
 

@@ -133,7 +133,7 @@ INTERNAL: Final = Part(
                     ),
                 )
             },
-            errors=(400, 401, 403, 408, 413, *AWAY),
+            errors=(400, 401, 403, 408, 413, 415, *AWAY),
             examples=(Example(title="Newest failures", body={"cursor": 0, "limit": 3, **_EXAMPLE}),),
         ),
         Operation(
@@ -174,7 +174,7 @@ INTERNAL: Final = Part(
             description="Only tool executions are recorded here. A wrong question is refused all the same.",
             body={"application/json": record(_TRIGGERS, optional=tuple(_TRIGGERS))},
             answers={200: answer("None.", record({"data": {"type": "array", "maxItems": 0}}), headers=UNDATED)},
-            errors=(400, 401, 403, 408, 413, *AWAY),
+            errors=(400, 401, 403, 408, 413, 415, *AWAY),
             examples=(Example(title="Triggers of a day", body={"time": "1d", "status": "all"}, answer={"data": []}),),
         ),
         Operation(

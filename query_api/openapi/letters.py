@@ -9,7 +9,7 @@ from query_api.letters import HEAD_BYTES
 from query_api.openapi.shared import AWAY, COMPLETE_UNTIL, MOMENT, NEXT_CURSOR, UNDATED, found
 
 _ID: Final = parameter("id", {"type": "string"}, "The dead letter's id, as `GET /v1/dead-letters` tells it.", place="path")
-EXAMPLE_ID: Final = "B1ZbSyH6Q9mD1ZqvRkJtkA-0-41-0"
+EXAMPLE_ID: Final = "3f2c9f04c5d34c0cb7f6a7d5e0b1a9c2-0-41-0"
 _ITEM: Final = {
     "id": text("Its id; that of its event too, once it is replayed."),
     "reason": text("Why it is no event, for programs.", enum=list(get_args(Reason))),
@@ -107,7 +107,7 @@ LETTERS: Final = Part(
                     headers=UNDATED,
                 )
             },
-            errors=(400, 401, 403, 404, 408, 413, *AWAY),
+            errors=(400, 401, 403, 404, 408, 413, 415, *AWAY),
             examples=(
                 Example(
                     title="Mended",

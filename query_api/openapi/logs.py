@@ -172,7 +172,7 @@ LOGS: Final = Part(
             answers={
                 200: found("One page.", record({"logs": {"type": "array", "items": ref("Log")}, "next_cursor": NEXT_CURSOR})),
             },
-            errors=(400, 401, 403, 408, 413, *AWAY),
+            errors=(400, 401, 403, 408, 413, 415, *AWAY),
             examples=(
                 Example(
                     title="A user's failures of a day",

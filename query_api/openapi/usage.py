@@ -96,7 +96,7 @@ def _operations(area: Literal["project", "org"]) -> tuple[Operation, ...]:
             body={"application/json": ref(f"{name}UsageSummaryQuestion")},
             body_note=body_note,
             answers={200: found("Each entity asked for, zeros included.", ref("UsageSummary"))},
-            errors=(400, 401, 403, 408, 413, *((404,) if org else ()), *AWAY),
+            errors=(400, 401, 403, 408, 413, 415, *((404,) if org else ()), *AWAY),
             key=area,
             examples=(
                 Example(
@@ -133,7 +133,7 @@ def _operations(area: Literal["project", "org"]) -> tuple[Operation, ...]:
             body={"application/json": ref(f"{name}UsageQuestion")},
             body_note=body_note,
             answers={200: found("Groups with a call, in the order asked for.", ref("UsageBreakdown"))},
-            errors=(400, 401, 403, 408, 413, *((404,) if org else ()), *AWAY),
+            errors=(400, 401, 403, 408, 413, 415, *((404,) if org else ()), *AWAY),
             key=area,
             examples=(
                 Example(

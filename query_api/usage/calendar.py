@@ -22,6 +22,8 @@ _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 # No zone has changed its clock twice within this time since 1970.
 _PROBE_MS: Final = 12 * 3_600_000
 _ZONE_CHARS_MAX: Final = 64
+# Files that stand among the zones and mean whatever this machine is set to.
+_MACHINES: Final = frozenset(("localtime", "posixrules"))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,7 +48,7 @@ def zone(name: str) -> ZoneInfo | None:
     if not name or len(name) > _ZONE_CHARS_MAX:
         return None
     try:
-        return ZoneInfo(name) if name in zoneinfo.available_timezones() else None
+        return ZoneInfo(name) if name not in _MACHINES and name in zoneinfo.available_timezones() else None
     except (OSError, ValueError):
         return None
 
