@@ -133,7 +133,8 @@ def _asked(body: dict[str, Any], faults: Faults, *, org: bool) -> Asked:
     bounds: dict[str, int | None] = {}
     for name in ("from", "to"):
         flat = members.instant(body.get(name), name, faults)
-        bounds[name] = members.instant(nested.get(name), f"time_range.{name}", faults) if flat is None else flat
+        within = members.instant(nested.get(name), f"time_range.{name}", faults)
+        bounds[name] = within if flat is None else flat
     from_ms, to_ms = checked_range(bounds["from"], bounds["to"], faults, now_ms=time.time_ns() // 1_000_000)
     given = members.objects(body.get("filters"), "filters", faults)
     filters = {}

@@ -66,6 +66,7 @@ def check_error(reply, status):
         (SUMMARY, {"from": 2, "to": 1}, "from"),
         (SUMMARY, {"from": 0, "to": 367 * 86_400_000}, "from"),
         (SUMMARY, {"time_range": {"from": 2, "to": 1}}, "from"),
+        (SUMMARY, {"from": 1, "to": 2, "time_range": {"from": 1, "to": {}}}, "time_range.to"),
         (SUMMARY, {"entity_types": ["nonsense"]}, "entity_types"),
         (SUMMARY, {"filters": {"user_id": 5}}, "filters.user_id"),
         (SUMMARY, {"filters": {"user_id": ["a", None]}}, "filters.user_id.1"),
