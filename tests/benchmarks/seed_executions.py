@@ -20,10 +20,10 @@ from typing import Final
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from clickhouse_connect.driver.client import Client
 
-from deploy.verify import _log
+from deploy.verify.check import _log
 from ingest.contract.sketch import LN_GAMMA
 from ingest.contract.topics import CONSUMER_GROUP, TOOL_EXECUTIONS
-from processors.ledger import Plan
+from processors.opening import Plan
 from tests.support.pipeline import Pipeline
 
 PARTITIONS: Final = 8
@@ -31,19 +31,45 @@ PARTITIONS: Final = 8
 BATCH_EVENTS_ALL: Final = 40_000
 RECORDS: Final = 10
 # One insert: small enough that sorting its sessions stays within the engine's memory.
-_ROWS_AT_ONCE: Final = 2_000_000
-_SPAN_MS: Final = (7 * 24 - 6) * 3_600_000
-_PROJECTS: Final = ("acme", "birch", "cedar", "delta", "ember", "fjord")
-_TOOLS: Final = (
-    "GMAIL_SEND_EMAIL", "GMAIL_FETCH_EMAILS", "SLACK_SEND_MESSAGE", "GITHUB_CREATE_ISSUE", "NOTION_CREATE_PAGE",
-    "GOOGLE_CALENDAR_CREATE_EVENT", "AIRLINE_GET_USER_DETAILS", "AIRLINE_UPDATE_RESERVATION_FLIGHTS",
+# One insert: small enough that its rows with their payloads stay within the engine's memory.
+_ROWS_AT_ONCE: Final = 1_000_000
+_SPAN_MS: Final = (30 * 24 - 6) * 3_600_000
+# The first one has half of all events.
+PROJECTS: Final = ("acme", "acme", "acme", "acme", "acme", "birch", "birch", "cedar", "cedar", "delta")
+# So many sessions run at a time, each of so many calls; every hundredth stands for calls outside any session.
+_SESSIONS_AT_ONCE: Final = 2_000
+_SESSION_CALLS: Final = 25
+_TOOLS_A_SESSION: Final = 4
+# Rows for each user there is; some are never seen, the busiest have thousands of sessions.
+_ROWS_A_USER: Final = 100
+_ACTIONS: Final = ("SEND_MESSAGE", "FETCH_ITEMS", "CREATE_ITEM", "UPDATE_ITEM")
+_TOOLKITS: Final = (
+    "gmail", "slack", "github", "notion", "google_calendar", "airline",
+    "jira", "linear", "hubspot", "salesforce", "stripe", "figma",
 )  # fmt: skip
-_TOOLKITS: Final = ("gmail", "gmail", "slack", "github", "notion", "google_calendar", "airline", "airline")
+# class, HTTP status, text as upstream APIs write it; `%` stands for something that differs from call to call.
+_FAILURES: Final = (
+    ("unauthorized", 401, "Request had invalid authentication credentials (token ending %)"),
+    ("forbidden", 403, "Request had insufficient authentication scopes for %"),
+    ("invalid_input", 422, "Validation failed: recipient user_%@example.com is not a valid address"),
+    ("invalid_input", 400, "Error: flight HAT% not available on date 2026-05-14"),
+    ("rate_limited", 429, "Rate limit exceeded, retry after % seconds"),
+    ("upstream_error", 502, "upstream connect error or disconnect/reset before headers, request %"),
+    ("timeout", 0, "timed out after % ms"),
+    ("other", 404, "Requested entity % was not found"),
+)
+_FAILED_ONE_IN: Final = 25
 
 
 def project(number: int) -> str:
-    """Return the project of an event; the first one has half of all."""
-    return _PROJECTS[max(0, number % 10 - 4)]
+    """Return the project of an event."""
+    return PROJECTS[number % len(PROJECTS)]
+
+
+def tool_slug(number: int) -> str:
+    """Return one of the tools."""
+    toolkit, action = divmod(number % (len(_TOOLKITS) * len(_ACTIONS)), len(_ACTIONS))
+    return f"{_TOOLKITS[toolkit].upper()}_{_ACTIONS[action]}"
 
 
 def event_id(number: int) -> str:
@@ -51,52 +77,72 @@ def event_id(number: int) -> str:
     return "log_" + base64.urlsafe_b64encode(hashlib.md5(str(number).encode()).digest()[:9]).decode()
 
 
+def _array(values: Sequence[object]) -> str:
+    return "[" + ", ".join(repr(value) for value in values) + "]"
+
+
 def events_sql(first: int, count: int, *, rows: int, end_ms: int) -> str:
     """Return a SELECT of events [first, first + count) with every column that is not left at its default."""
     start_ms = end_ms - _SPAN_MS
-    texts = {name: "[" + ", ".join(f"'{value}'" for value in values) + "]" for name, values in
-             (("projects", _PROJECTS), ("tools", _TOOLS), ("toolkits", _TOOLKITS))}  # fmt: skip
+    users = max(1_000, rows // _ROWS_A_USER)
+    tools = [tool_slug(number) for number in range(len(_TOOLKITS) * len(_ACTIONS))]
+    classes, statuses, texts = zip(*_FAILURES, strict=True)
+    together = _SESSIONS_AT_ONCE * _SESSION_CALLS
     return f"""
         SELECT
             number AS n,
-            {texts["projects"]}[1 + greatest(0, toInt64(n % 10) - 4)] AS project_id,
+            {_array(PROJECTS)}[1 + n % {len(PROJECTS)}] AS project_id,
             concat('log_', base64URLEncode(substring(MD5(toString(n)), 1, 9))) AS id,
             toUInt32(bitAnd(kafkaMurmurHash(concat(project_id, '/', id)), 2147483647) % {PARTITIONS}) AS kafka_partition,
-            intDiv(n, 6000) * 200 + n % 200 AS session,
+            intDiv(n, {together}) * {_SESSIONS_AT_ONCE} + n % {_SESSIONS_AT_ONCE} AS session,
             toInt64({start_ms} + intDiv(n * {_SPAN_MS}, {rows})) AS accepted_ms,
             accepted_ms - 20 - cityHash64(n) % 5000 AS at_ms,
-            1 + cityHash64(session, intDiv(n, 200) % 3) % {len(_TOOLS)} AS tool,
-            {texts["tools"]}[tool] AS tool_slug,
-            {texts["toolkits"]}[tool] AS toolkit_slug,
-            concat('user_', toString(cityHash64(session) % 2000)) AS user_id,
-            concat('sess_', lower(hex(cityHash64(session, 1)))) AS session_id,
-            cityHash64(n, 2) % 20 = 0 AS failed,
+            cityHash64(session, intDiv(n, {_SESSIONS_AT_ONCE}) % {_TOOLS_A_SESSION}) / pow(2, 64) AS chance,
+            toInt64(pow(chance, 1.5) * {len(tools)}) AS tool,
+            {_array(tools)}[1 + tool] AS tool_slug,
+            {_array(_TOOLKITS)}[1 + intDiv(tool, {len(_ACTIONS)})] AS toolkit_slug,
+            concat('user_', toString(toInt64(pow(cityHash64(session) / pow(2, 64), 2) * {users}))) AS user_id,
+            if(session % 100 = 0, '', concat('sess_', lower(hex(cityHash64(session, 1))))) AS session_id,
+            concat('ca_', lower(hex(cityHash64(user_id, toolkit_slug)))) AS connected_account_id,
+            cityHash64(n, 2) % {_FAILED_ONE_IN} = 0 AS failed,
             if(failed, 'failed', 'success') AS status,
-            if(failed, ['timeout', 'unauthorized', 'invalid_input'][1 + cityHash64(n, 3) % 3], '') AS failure_class,
-            toFloat64(20 + intExp2(cityHash64(n, 4) % 8) * (1 + cityHash64(n, 5) % 8)) AS duration_ms,
+            1 + cityHash64(n, 3) % {len(_FAILURES)} AS failure,
+            if(failed, {_array(classes)}[failure], '') AS failure_class,
+            if(failed, {_array(statuses)}[failure], 200) AS http_status,
+            if(failed, replaceOne({_array(texts)}[failure], '%', toString(cityHash64(n, 8) % 100000)), '') AS error_message,
+            toFloat64(20 + intExp2(cityHash64(n, 4) % 8) * (1 + cityHash64(n, 5) % 16)) AS duration_ms,
+            lower(hex(cityHash64(n, 9))) AS token,
             intDiv(n, {BATCH_EVENTS_ALL}) * {RECORDS} AS first_offset,
             first_offset + n % {RECORDS} AS kafka_offset
         FROM numbers({first}, {count})"""
 
 
 def executions_sql(events: str, incarnation: str) -> str:
-    """Return the INSERT of rows."""
+    """Return the INSERT of rows, with a request and a response of some 450 bytes."""
     return f"""
         INSERT INTO tool_executions (batch_month, project_id, timestamp, id, tool_slug, toolkit_slug, user_id, session_id,
-            status, failure_class, duration_ms, level, message, content_hash, accepted_at, incarnation, kafka_partition,
-            first_offset, kafka_offset, kafka_index)
+            status, failure_class, http_status, duration_ms, level, message, error_message, connected_account_id, trace_id,
+            request_id, framework, language, host, data, content_hash, accepted_at, incarnation, kafka_partition, first_offset,
+            kafka_offset, kafka_index)
         SELECT toYYYYMM(fromUnixTimestamp64Milli(accepted_ms, 'UTC')), project_id, fromUnixTimestamp64Milli(at_ms, 'UTC'), id,
-            tool_slug, toolkit_slug, user_id, session_id, status, failure_class, duration_ms, if(failed, 'error', 'info'),
-            concat(tool_slug, if(failed, ' failed', ' succeeded')), cityHash64(n, 6),
-            fromUnixTimestamp64Milli(accepted_ms, 'UTC'), '{incarnation}', kafka_partition, first_offset, kafka_offset,
-            intDiv(n % {BATCH_EVENTS_ALL}, {RECORDS})
+            tool_slug, toolkit_slug, user_id, session_id, status, failure_class, http_status, duration_ms,
+            if(failed, 'error', 'info'),
+            if(failed, concat(tool_slug, ' failed: ', error_message), concat(tool_slug, ' succeeded')), error_message,
+            connected_account_id, lower(hex(cityHash64(session, 2))), concat('req_', token), 'openai', 'python', 'sdk',
+            concat('{{"request":{{"payload":{{"to":"', user_id, '@example.com","item_id":"', token, '","subject":"About ',
+                toString(n % 9973), '","body":"Hello, this is what we spoke about; please have a look by Friday."}}}},',
+                '"response":{{"body":{{"id":"', token, '","owner":"', user_id, '","state":"done","labels":["inbox",',
+                '"important"],"items":[{{"name":"first","price":', toString(n % 997), '}},{{"name":"second","price":', toString(n % 991),
+                '}}],"created_at":"', toString(accepted_ms), '","next_page":null}}}}}}'),
+            cityHash64(n, 6), fromUnixTimestamp64Milli(accepted_ms, 'UTC'), '{incarnation}', kafka_partition, first_offset,
+            kafka_offset, intDiv(n % {BATCH_EVENTS_ALL}, {RECORDS})
         FROM ({events})"""
 
 
 _KINDS: Final = (
     ("tool_minute", 60, ()),
-    ("user_hour", 3600, ("user_id",)),
-    ("session_hour", 3600, ("user_id", "session_id")),
+    ("user_hour", 3600, ("user_id", "connected_account_id")),
+    ("session_hour", 3600, ("user_id", "connected_account_id", "session_id")),
 )
 
 
@@ -105,6 +151,8 @@ def sums_sql(events: str, incarnation: str) -> list[str]:
     made = []
     for kind, length_s, more in _KINDS:
         keys = ", ".join(("tool_slug", "toolkit_slug", "status", "failure_class", *more))
+        # A call without a session is in no row of sessions.
+        some = "WHERE session_id != ''" if kind == "session_hour" else ""
         first = "min((at_ms, id))" if kind == "session_hour" else "(9223372036854775807, '')"
         made.append(
             f"""
@@ -113,7 +161,7 @@ def sums_sql(events: str, incarnation: str) -> list[str]:
         SELECT toYYYYMM(fromUnixTimestamp64Milli(max(accepted_ms), 'UTC')), '{kind}', project_id, '', 0,
             toDateTime(intDiv(at_ms, 1000 * {length_s}) * {length_s}, 'UTC') AS start, {keys}, count(),
             CAST(sumMap([toInt16(ceil(log(duration_ms) / {LN_GAMMA!r}))], [toUInt64(1)]), 'Map(Int16, UInt64)'), {first}
-        FROM ({events}) GROUP BY project_id, start, {keys}"""
+        FROM ({events}) {some} GROUP BY project_id, start, {keys}"""
         )
     return made
 
@@ -143,7 +191,14 @@ def fill(store: Client, *, rows: int, incarnation: str, end_ms: int) -> None:
         events = events_sql(first, count, rows=rows, end_ms=end_ms)
         statements = [executions_sql(events, incarnation), *sums_sql(events, incarnation), *receipts_sql(events, incarnation)]
         for statement in statements:
-            store.command(statement, settings={"max_threads": 2, "max_insert_threads": 1, "min_insert_block_size_rows": count})
+            store.command(
+                statement,
+                settings={
+                    "max_threads": 2,
+                    "max_insert_threads": 1,
+                    "min_insert_block_size_rows": count,
+                },
+            )
         print(f"{first + count:>12,} rows  {time.monotonic() - began:7.0f} s", flush=True)
 
 
@@ -156,8 +211,8 @@ async def _fill_log(kafka: str, offsets: int) -> None:
         await asyncio.gather(*sent)
     finally:
         await producer.stop()
-    incarnation, _ = await _log(kafka)
-    plan = Plan(first_offset=offsets - RECORDS, incarnation=incarnation)
+    log = await _log(kafka)
+    plan = Plan(first_offset=offsets - RECORDS, incarnation=log.incarnation, began=0, partitions=PARTITIONS)
     consumer = AIOKafkaConsumer(bootstrap_servers=kafka, group_id=CONSUMER_GROUP, enable_auto_commit=False)
     await consumer.start()
     try:
@@ -191,8 +246,8 @@ def seed(folder: Path, rows: int) -> None:
         pipeline.start()
         store = pipeline.store()
         asyncio.run(_fill_log(pipeline.kafka.address, rows // BATCH_EVENTS_ALL * RECORDS))
-        incarnation, _ = asyncio.run(_log(pipeline.kafka.address))
-        fill(store, rows=rows, incarnation=incarnation, end_ms=time.time_ns() // 1_000_000)
+        log = asyncio.run(_log(pipeline.kafka.address))
+        fill(store, rows=rows, incarnation=log.incarnation, end_ms=time.time_ns() // 1_000_000)
         merged(store)
         for table, count, nbytes in sizes(store):
             print(f"{table:16} {count:>12,} rows  {nbytes / 2**20:>8,.0f} MiB", flush=True)

@@ -1,0 +1,307 @@
+"""What questions cost against a long history while events arrive: `python -m tests.benchmarks.bench_query`.
+
+Starts Kafka, ClickHouse, a worker and the query service as processes on a folder of `seed_executions` (made if it is not
+there, kept if `--folder` names it), sends events through the real pipeline meanwhile, and asks over HTTP as clients with kept
+connections do. Prints, for each question, latencies, the CPU it took of the query service and of ClickHouse (less what the
+live load takes alone), and what the same figures cost from raw rows; then mixed loads at fixed rates, whose requests leave
+when they are due and not when the one before is answered, so that waiting counts, up to the first rate it does not keep up with.
+"""
+
+import argparse
+import asyncio
+import json
+import logging
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+from urllib.request import urlopen
+
+import httptools
+import psutil
+
+from deploy.embedded.process import die_with_parent
+from ingest.keys import create_key
+from tests.benchmarks.query_questions import PROJECT, QUESTIONS, Asker, Question, raw_sql, sample
+from tests.benchmarks.seed_executions import PARTITIONS, PROJECTS, seed
+from tests.support.ingest_service import HOST, free_port
+from tests.support.pipeline import Pipeline, Process, eventually
+
+_ROOT: Final = Path(__file__).parents[2]
+_ORG: Final = "bench"
+_BUDGET: Final = {"TOOLLEDGER_DEDUPE_BYTES": str(200 * 1024 * 1024), "TOOLLEDGER_LOG_JSON": "1"}
+_CONNECTIONS_MAX: Final = 128
+_IDLE_S: Final = 10
+_ANSWER_S: Final = 60
+# A rate is kept up with while this is the p95 at most, in ms, and (almost) every request is answered.
+_KEPT_UP_MS: Final = 500
+
+
+class Connection(asyncio.Protocol):
+    """A minimal HTTP client that keeps the status and the size of an answer."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self.transport = transport
+
+    def data_received(self, data: bytes) -> None:
+        self._parser.feed_data(data)
+
+    def on_body(self, body: bytes) -> None:
+        self._body += body
+
+    def on_message_complete(self) -> None:
+        self._done.set_result((self._parser.get_status_code(), self._body))
+
+    async def send(self, request: bytes) -> tuple[int, bytes]:
+        """Send a request and wait for its answer; one at a time."""
+        self._parser, self._body = httptools.HttpResponseParser(self), b""
+        self._done: asyncio.Future[tuple[int, bytes]] = asyncio.get_running_loop().create_future()
+        self.transport.write(request)
+        async with asyncio.timeout(_ANSWER_S):
+            return await self._done
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Spent:
+    """CPU seconds of the processes since they began."""
+
+    at: float
+    service: float
+    store: float
+
+
+class Bench:
+    """A running stack and whoever asks it.
+
+    Args:
+        background: CPU seconds a second that ClickHouse needs for the live load alone.
+    """
+
+    def __init__(self, pipeline: Pipeline, service: Process, port: int, ask: Asker) -> None:
+        assert pipeline.clickhouse is not None
+        self.pipeline = pipeline
+        self.port = port
+        self.ask = ask
+        self.background = 0.0
+        self._store = psutil.Process(pipeline.clickhouse.process.pid)
+        self._service = psutil.Process(service.process.pid)
+
+    def spent(self) -> Spent:
+        service, store = self._service.cpu_times(), self._store.cpu_times()
+        return Spent(at=time.monotonic(), service=service.user + service.system, store=store.user + store.system)
+
+    def per_request(self, before: Spent, count: int) -> tuple[float, float]:
+        """Return ms of CPU a request: of the service, and of ClickHouse beyond the live load."""
+        after = self.spent()
+        store = after.store - before.store - self.background * (after.at - before.at)
+        return (after.service - before.service) / count * 1e3, max(0.0, store) / count * 1e3
+
+    def memory(self) -> str:
+        service, store = (process.memory_info().rss / 2**20 for process in (self._service, self._store))
+        return f"query service {service:,.0f} MiB, ClickHouse {store:,.0f} MiB"
+
+    async def connect(self) -> Connection:
+        _, connection = await asyncio.get_running_loop().create_connection(Connection, HOST, self.port)
+        return connection
+
+    async def idle(self) -> None:
+        """Find out what the live load alone costs."""
+        before = self.spent()
+        # Time is what is measured here: there is no condition to wait for.
+        await asyncio.sleep(_IDLE_S)
+        after = self.spent()
+        self.background = (after.store - before.store) / (after.at - before.at)
+
+    async def alone(self, question: Question, count: int) -> tuple[list[float], float, float]:
+        """Ask a question again and again, one at a time; return latencies in ms and CPU ms a request."""
+        connection = await self.connect()
+        status, body = await connection.send(question.make(self.ask))
+        if status != 200:
+            raise LookupError(f"{status} {body[:200]!r}")
+        latencies = []
+        before = self.spent()
+        for _ in range(count):
+            self.ask.now_ms = time.time_ns() // 1_000_000
+            request = question.make(self.ask)
+            began = time.perf_counter()
+            status, body = await connection.send(request)
+            latencies.append((time.perf_counter() - began) * 1e3)
+            assert status == 200, (question.name, status, body[:300])
+        service, store = self.per_request(before, count)
+        connection.transport.close()
+        return latencies, service, store
+
+    async def raw(self, question: Question) -> float | None:
+        """Return ms that the same figures take from raw rows, asked of ClickHouse itself; None where there is no such SQL."""
+        text = raw_sql(question, now_ms=time.time_ns() // 1_000_000)
+        if text is None:
+            return None
+        began = time.perf_counter()
+        await asyncio.to_thread(self.pipeline.rows, text + " FORMAT Native")
+        return (time.perf_counter() - began) * 1e3
+
+    async def mixed(self, rate: float, seconds: float) -> tuple[list[float], int, float, float]:
+        """Send a mixed load at a fixed rate; return latencies from when each was due, failures, and CPU ms a request."""
+        weighted = [question for question in QUESTIONS for _ in range(question.weight)]
+        chosen = [weighted[number * 37 % len(weighted)] for number in range(int(rate * seconds))]
+        free: list[Connection] = [await self.connect() for _ in range(_CONNECTIONS_MAX)]
+        waiting = asyncio.Semaphore(_CONNECTIONS_MAX)
+        latencies: list[float] = []
+        failed = 0
+
+        async def one(question: Question, due: float) -> None:
+            nonlocal failed
+            async with waiting:
+                connection = free.pop()
+                try:
+                    status, _ = await connection.send(question.make(self.ask))
+                    failed += status != 200
+                except TimeoutError:
+                    failed += 1
+                    connection.transport.close()
+                    connection = await self.connect()
+                finally:
+                    free.append(connection)
+            latencies.append((time.perf_counter() - due) * 1e3)
+
+        before, began = self.spent(), time.perf_counter()
+        tasks = []
+        for number, question in enumerate(chosen):
+            due = began + number / rate
+            self.ask.now_ms = time.time_ns() // 1_000_000
+            await asyncio.sleep(max(0.0, due - time.perf_counter()))
+            tasks.append(asyncio.create_task(one(question, due)))
+        await asyncio.gather(*tasks)
+        service, store = self.per_request(before, len(chosen))
+        for connection in free:
+            connection.transport.close()
+        return latencies, failed, service, store
+
+
+def percentiles(latencies: Sequence[float]) -> list[float]:
+    """Return p50, p95 and p99."""
+    ordered = sorted(latencies)
+    return [ordered[min(len(ordered) - 1, int(len(ordered) * share))] for share in (0.5, 0.95, 0.99)]
+
+
+async def measure(bench: Bench, *, count: int, rounds: int, rates: Sequence[int], only: str) -> None:
+    """Print the table, and the mixed loads."""
+    await bench.idle()
+    print(f"ClickHouse for the live load alone: {bench.background:.2f} of a core; load {os.getloadavg()[0]:.1f}", flush=True)
+    print(
+        "| question | goal | p50 | p95 | p99 | median of rounds' p95 | raw rows | CPU ms: service | ClickHouse |\n"
+        + "|---" * 9
+        + "|"
+    )
+    for question in QUESTIONS:
+        if only not in question.name:
+            continue
+        every: list[float] = []
+        p95s, services, stores, raws = [], [], [], []
+        try:
+            for _ in range(rounds):
+                latencies, service, store = await bench.alone(question, count)
+                every += latencies
+                p95s.append(percentiles(latencies)[1])
+                services.append(service)
+                stores.append(store)
+                raws.append(await bench.raw(question))
+        except LookupError as refused:
+            print(f"| {question.name} | not answered: {refused} |", flush=True)
+            continue
+        known = [raw for raw in raws if raw is not None]
+        shown = [f"{value:,.1f}" for value in (*percentiles(every), statistics.median(p95s))]
+        raw = f"{statistics.median(known):,.0f}" if known else ""
+        cpu = (f"{statistics.median(values):.2f}" for values in (services, stores))
+        print(f"| {question.name} | {question.goal_ms or ''} | {' | '.join(shown)} | {raw} | {' | '.join(cpu)} |", flush=True)
+    print(bench.memory(), flush=True)
+    for rate in rates:
+        latencies, failed, service, store = await bench.mixed(rate, 20)
+        p50, p95, p99 = percentiles(latencies)
+        print(
+            f"mixed load, {rate}/s: p50 {p50:,.0f}, p95 {p95:,.0f}, p99 {p99:,.0f} ms, {failed} failed; CPU of the service"
+            f" {service:.2f} ms a request = {service * rate / 10:.0f} % of a core, ClickHouse {store:.2f} ms; {bench.memory()};"
+            f" load {os.getloadavg()[0]:.1f}",
+            flush=True,
+        )
+        if failed or p95 > _KEPT_UP_MS:
+            print(f"{rate}/s is more than it keeps up with", flush=True)
+            break
+
+
+def bench(folder: Path, *, rate: int, count: int, rounds: int, rates: Sequence[int], only: str) -> None:
+    """Start everything on a seeded folder, measure, and stop."""
+    pipeline = Pipeline(folder, partitions=PARTITIONS)
+    try:
+        pipeline.start()
+        kafka = pipeline.kafka.address
+        keys = {name: asyncio.run(create_key(kafka, project_id=name, org_id=_ORG))[1] for name in sorted(set(PROJECTS))}
+        _, org_key = asyncio.run(create_key(kafka, project_id="", org_id=_ORG))
+        ((rows,),) = pipeline.rows("SELECT count() FROM tool_executions")
+        store = pipeline.store()
+        calls = sample(store, rows)
+        store.close()
+        worker = pipeline.start_worker(**_BUDGET)
+        eventually("partitions are open", lambda: worker.said().count("partition_opened") >= PARTITIONS, timeout_s=300)
+        live = subprocess.Popen(
+            [sys.executable, "-m", "tests.benchmarks.live_events", "--kafka", kafka, "--rate", str(rate)],
+            cwd=_ROOT,
+            preexec_fn=die_with_parent(),  # noqa: PLW1509 - the child only makes one system call
+        )
+        try:
+            port = free_port()
+            settings = {**pipeline.env, "TOOLLEDGER_QUERY_PORT": str(port), "TOOLLEDGER_QUERY_TIME_S_MAX": "60"}
+            service = Process("query", ["query"], folder=folder, env=settings)
+            eventually("the service is ready", lambda: _ready(port))
+            print(f"{rows:,} rows, {len(calls):,} sampled; {rate:,} events/s arrive; {os.cpu_count()} cores", flush=True)
+            ask = Asker(keys[PROJECT], org_key, calls, now_ms=time.time_ns() // 1_000_000)
+            made = Bench(pipeline, service, port, ask)
+            asyncio.run(measure(made, count=count, rounds=rounds, rates=rates, only=only))
+            service.end()
+        finally:
+            live.terminate()
+            live.wait(30)
+        worker.end()
+        assert pipeline.clickhouse is not None
+        pipeline.clickhouse.end()
+        pipeline.kafka.stop()
+    finally:
+        pipeline.stop()
+
+
+def _ready(port: int) -> bool:
+    try:
+        with urlopen(f"http://{HOST}:{port}/readyz", timeout=5) as answer:
+            return bool(json.loads(answer.read())["status"] == "ready")
+    except OSError:
+        return False
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rows", type=int, default=100_000_000)
+    parser.add_argument("--folder", type=Path, help="data to keep; seeded if it is not there")
+    parser.add_argument("--live", type=int, default=5_000, help="events a second that arrive meanwhile")
+    parser.add_argument("--count", type=int, default=20, help="requests of a round")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--rates", type=int, nargs="*", default=[50, 100, 200, 300, 400, 600], help="mixed loads, requests/s")
+    parser.add_argument("--only", default="", help="only questions whose name has this in it")
+    options = parser.parse_args()
+    # While ClickHouse starts, its client says at length that it is not there yet.
+    logging.disable(logging.ERROR)
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = options.folder or Path(temporary) / "data"
+        if not folder.exists():
+            seed(folder, options.rows)
+        bench(folder, rate=options.live, count=options.count, rounds=options.rounds, rates=options.rates, only=options.only)
+
+
+if __name__ == "__main__":
+    main()
