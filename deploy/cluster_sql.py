@@ -20,6 +20,7 @@ _CREATE_OTHER: Final = re.compile(
 )
 _ALTER_TABLE: Final = re.compile(rf"ALTER TABLE ({_NAME}) (.*)", re.DOTALL)
 # A distributed table has columns, and nothing of how they are stored.
+_FILL: Final = re.compile(r"INSERT INTO .* SELECT .*", re.DOTALL)
 _COLUMN_CHANGE: Final = re.compile(r"(ADD|DROP|RENAME|MODIFY|COMMENT) COLUMN ")
 _PLAIN_WINDOW: Final = re.compile(r"\bnon_replicated_deduplication_window = (\d+)")
 
@@ -45,6 +46,9 @@ def render(statement: str, cluster: str) -> list[str]:
         return [local, f"ALTER TABLE {name} {on_cluster} {change}"] if _COLUMN_CHANGE.match(change) else [local]
     if match := _CREATE_OTHER.fullmatch(statement):
         return [f"{match.group(1)} {on_cluster}{match.group(2)}"]
+    if _FILL.fullmatch(statement):
+        # Distributed tables take it as it is; asked of one server, it reads and writes all shards once.
+        return [statement]
     raise ConfigurationError(f"no form for a cluster is known for the statement: {statement[:80]}")
 
 

@@ -40,6 +40,7 @@ def usage_block(prepared: Prepared) -> bytes:
         pl.lit([], dtype=usage.schema["durations"]).alias("durations"),
         pl.lit(NO_FIRST_CALL[0], dtype=pl.Int64).alias("first_ms"),
         pl.lit(NO_FIRST_CALL[1]).alias("first_id"),
+        pl.lit(0, dtype=pl.Int64).alias("last_call_ms"),
         pl.lit(batch.first_offset, dtype=pl.UInt64).alias("first_offset"),
         pl.lit(batch.incarnation).alias("incarnation"),
         pl.lit(batch.partition, dtype=pl.UInt32).alias("kafka_partition"),

@@ -1,4 +1,4 @@
-"""From rows of `tool_executions` to rows of `usage_windows`: sums by window, in three grains, and corrections. Pure.
+"""From rows of `tool_executions` to rows of `usage_windows`: sums by window, in several grains, and corrections. Pure.
 
 The same rows give the same sums whatever their order and however they are parted into batches; that, and the one block they
 share with the receipt, is why logs and usage agree.
@@ -13,20 +13,31 @@ from ingest.contract.tables import (
     KIND_CORRECTION,
     KIND_PROJECT_RECEIPT,
     KIND_RECEIPT,
+    KIND_SESSION_DAY,
     KIND_SESSION_HOUR,
+    KIND_TOOL_DAY,
+    KIND_TOOL_HOUR,
     KIND_TOOL_MINUTE,
+    KIND_USER_DAY,
     KIND_USER_HOUR,
     NO_FIRST_CALL,
 )
 from processors.late import IN_TIME, corrections
 
 _BASE: Final = ("tool_slug", "toolkit_slug", "status", "failure_class")
+_MINUTE_MS: Final = 60_000
+_HOUR_MS: Final = 60 * _MINUTE_MS
+_DAY_MS: Final = 24 * _HOUR_MS
 # kind -> (length of its window in ms, what it is keyed by beside project and window)
 KINDS: Final = {
-    KIND_TOOL_MINUTE: (60_000, _BASE),
-    KIND_USER_HOUR: (3_600_000, (*_BASE, "user_id", "connected_account_id")),
-    KIND_SESSION_HOUR: (3_600_000, (*_BASE, "user_id", "connected_account_id", "session_id")),
+    KIND_TOOL_MINUTE: (_MINUTE_MS, _BASE),
+    KIND_TOOL_HOUR: (_HOUR_MS, _BASE),
+    KIND_TOOL_DAY: (_DAY_MS, _BASE),
+    KIND_USER_HOUR: (_HOUR_MS, (*_BASE, "user_id", "connected_account_id")),
+    KIND_SESSION_HOUR: (_HOUR_MS, (*_BASE, "user_id", "connected_account_id", "session_id")),
 }
+# kind -> the column whose values it tells of: who called on a day, and when first and last; no sums.
+PRESENCE: Final = {KIND_USER_DAY: "user_id", KIND_SESSION_DAY: "session_id"}
 # What a rollup needs of a row; what recovery reads back.
 NEEDED: Final = (
     "project_id", "timestamp", "id", "tool_slug", "toolkit_slug", "status", "failure_class", "duration_ms", "user_id",
@@ -42,6 +53,10 @@ NEEDED_TYPES: Final = {name: pl.String() for name in NEEDED} | {
 COUNTS: Final = ("records", "events", "accepted", "duplicates", "conflicts", "dead_letters", "forwarded", "lost")
 
 DIMENSIONS: Final = (*_BASE, "user_id", "connected_account_id", "session_id")
+_NO_CORRECTION: Final = (
+    pl.lit(0, dtype=pl.Int64).alias("newest_record_ms"),
+    pl.lit(0, dtype=pl.UInt64).alias("first_offset"),
+)
 _SKETCH: Final = pl.List(pl.Struct({"key": pl.Int16, "value": pl.UInt64}))
 
 
@@ -58,7 +73,7 @@ def rollup(rows: pl.DataFrame) -> pl.DataFrame:
 
     Returns:
         kind, project_id, window_start (epoch s), DIMENSIONS, calls, durations (list of {key, value}), first_ms, first_id,
-        newest_record_ms and first_offset (both 0 but of corrections).
+        last_call_ms (0 but of PRESENCE), newest_record_ms and first_offset (both 0 but of corrections).
     """
     narrow = rows.select(
         "project_id",
@@ -74,6 +89,7 @@ def rollup(rows: pl.DataFrame) -> pl.DataFrame:
         .alias("bucket"),
     )
     parts = [_kind(narrow, kind, length_ms, list(keys)) for kind, (length_ms, keys) in KINDS.items()]
+    parts += [_presence(narrow, kind, column) for kind, column in PRESENCE.items()]
     if (narrow["late_at_ms"] != IN_TIME).any():
         parts.append(_corrections(narrow))
     return pl.concat(parts)
@@ -105,9 +121,27 @@ def _kind(rows: pl.DataFrame, kind: str, length_ms: int, keys: list[str]) -> pl.
     return sums.with_columns(
         pl.lit(kind).alias("kind"),
         *absent,
-        pl.lit(0, dtype=pl.Int64).alias("newest_record_ms"),
-        pl.lit(0, dtype=pl.UInt64).alias("first_offset"),
+        *_NO_CORRECTION,
+        pl.lit(0, dtype=pl.Int64).alias("last_call_ms"),
     ).select(_columns())
+
+
+def _presence(rows: pl.DataFrame, kind: str, column: str) -> pl.DataFrame:
+    window = (pl.col("at_ms") - pl.col("at_ms") % _DAY_MS) // 1000
+    absent = [pl.lit("").alias(name) for name in (*DIMENSIONS, "first_id") if name != column]
+    return (
+        rows.filter(pl.col(column) != "")
+        .group_by("project_id", window.alias("window_start"), column)
+        .agg(pl.col("at_ms").min().alias("first_ms"), pl.col("at_ms").max().alias("last_call_ms"))
+        .with_columns(
+            pl.lit(kind).alias("kind"),
+            *absent,
+            *_NO_CORRECTION,
+            pl.lit(0, dtype=pl.UInt64).alias("calls"),
+            pl.lit([], dtype=_SKETCH).alias("durations"),
+        )
+        .select(_columns())
+    )
 
 
 def _corrections(rows: pl.DataFrame) -> pl.DataFrame:
@@ -119,6 +153,7 @@ def _corrections(rows: pl.DataFrame) -> pl.DataFrame:
             pl.lit([], dtype=_SKETCH).alias("durations"),
             pl.lit(NO_FIRST_CALL[0], dtype=pl.Int64).alias("first_ms"),
             pl.lit(NO_FIRST_CALL[1]).alias("first_id"),
+            pl.lit(0, dtype=pl.Int64).alias("last_call_ms"),
         )
         .select(_columns())
     )
@@ -128,7 +163,7 @@ def _columns() -> list[pl.Expr]:
     return [
         *map(pl.col, ("kind", "project_id", "window_start", *DIMENSIONS, "calls")),
         pl.col("durations").cast(_SKETCH),
-        *map(pl.col, ("first_ms", "first_id", "newest_record_ms", "first_offset")),
+        *map(pl.col, ("first_ms", "first_id", "last_call_ms", "newest_record_ms", "first_offset")),
     ]
 
 

@@ -13,6 +13,8 @@ from ingest.contract import tables
 # Kind of usage row -> which rows of `tool_executions` it sums up.
 _KINDS: Final = {
     tables.KIND_TOOL_MINUTE: "1",
+    tables.KIND_TOOL_HOUR: "1",
+    tables.KIND_TOOL_DAY: "1",
     tables.KIND_USER_HOUR: "1",
     tables.KIND_SESSION_HOUR: "session_id != ''",
     tables.KIND_CORRECTION: "late_at_ms != 0",
@@ -22,7 +24,9 @@ _COUNTS: Final = ("events", "accepted", "duplicates", "conflicts", "dead_letters
 _LOOKS: Final = 3
 _PAUSE_S: Final = 0.5
 
-Hour = tuple[int, str]  # (start, epoch s; status)
+_DAY_S: Final = 24 * 3600
+
+Hour = tuple[int, str]  # (start, epoch s; status); of a kind with windows of a day the hour it starts
 
 
 class ProjectUsage:
@@ -62,7 +66,8 @@ class ProjectUsage:
         rows: dict[str, dict[Hour, int]] = {kind: {} for kind in _KINDS}
         for hour, status, *of_kinds in self._rows(project_id, proved):
             for kind, count in zip(_KINDS, of_kinds, strict=True):
-                rows[kind][hour, status] = count
+                start = hour - hour % _DAY_S if kind == tables.KIND_TOOL_DAY else hour
+                rows[kind][start, status] = rows[kind].get((start, status), 0) + count
         findings = [each for kind in _KINDS for each in _differences(project_id, kind, calls[kind], rows[kind])]
         totals = ProjectTotals(
             project_id=project_id,

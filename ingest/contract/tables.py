@@ -10,11 +10,15 @@ PROGRESS: Final = "progress"
 USAGE_CORRECTIONS: Final = "usage_corrections"
 
 KIND_TOOL_MINUTE: Final = "tool_minute"
+KIND_TOOL_HOUR: Final = "tool_hour"
+KIND_TOOL_DAY: Final = "tool_day"
 KIND_USER_HOUR: Final = "user_hour"
 KIND_SESSION_HOUR: Final = "session_hour"
+KIND_USER_DAY: Final = "user_day"
+KIND_SESSION_DAY: Final = "session_day"
 KIND_RECEIPT: Final = "receipt"
 KIND_PROJECT_RECEIPT: Final = "project_receipt"
 KIND_CORRECTION: Final = "correction"
 
-# What stands in first_call of a row that is no session: larger than any real call, so a minimum ignores it.
+# What stands in first_call of a row that tells of no call: larger than any real one, so a minimum ignores it.
 NO_FIRST_CALL: Final = (2**63 - 1, "")

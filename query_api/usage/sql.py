@@ -3,7 +3,8 @@
 The statement is a union of branches, each grouped by the same keys and each read from the fewest rows that know what it needs:
 
     counts     calls, failed, duration sketch     windows of the smallest family and the raw edges
-    distinct   users and sessions, by their keys  windows of the user or session family and the raw edges
+    distinct   users and sessions, by their keys  days of presence; with other columns or inside a day, windows of the user or
+                                                  session family and the raw edges
     created    sessions by their first call       session rows alone: they hold the exact instant of the first call
 
 and one grouping over the union, which joins the branches and, by a second grouping set, gives the totals of everything in the
@@ -15,10 +16,10 @@ from itertools import pairwise
 from typing import Any, Final
 
 from ingest.contract.sketch import LN_GAMMA, TINY_MS, ZERO_BUCKET
-from ingest.contract.tables import KIND_SESSION_HOUR, TOOL_EXECUTIONS, USAGE_WINDOWS
+from ingest.contract.tables import KIND_SESSION_DAY, KIND_SESSION_HOUR, TOOL_EXECUTIONS, USAGE_WINDOWS
 from query_api.tenant import Statement, Tenant
 from query_api.usage.calendar import Run
-from query_api.usage.grains import HOUR_MS, Family, Span, family_of, layers
+from query_api.usage.grains import DAY_MS, HOUR_MS, PRESENCE, Family, Presence, Span, family_of, layers, presence
 from query_api.usage.question import METRIC_ORDERS, Question
 
 PERCENTILES: Final = (50, 95, 99)
@@ -33,10 +34,13 @@ _NOTHING: Final = {
     "calls": "toUInt64(0)",
     "failed": "toUInt64(0)",
     "durations": "CAST(map(), 'Map(Int16, UInt64)')",
-    "users": "arrayReduce('uniqExactState', CAST([], 'Array(String)'))",
-    "seen": "arrayReduce('uniqExactState', CAST([], 'Array(String)'))",
+    "users": "arrayReduce('uniqExactState', CAST([], 'Array({type})'))",
+    "seen": "arrayReduce('uniqExactState', CAST([], 'Array({type})'))",
     "created": "toUInt64(0)",
 }
+# What is counted by its presence.
+_SUBJECT_OF: Final = {"users": "user_id", "seen": "session_id"}
+_FIRST_MS: Final = "tupleElement(first_call, 1)"
 _MERGED: Final = {
     "calls": ("calls", "sum(b_calls)"),
     "failed": ("failed", "sum(b_failed)"),
@@ -171,12 +175,17 @@ def _counts(tenant: Tenant, question: Question, conditions: Sequence[str], keys:
 
 def _distinct(tenant: Tenant, question: Question, conditions: Sequence[str], keys: Sequence[str]) -> list[str]:
     """Return a branch for each family that the distinct counts need: both at once where one scan gives both."""
-    wanted = {"users": "user_id", "seen": "session_id"}
     by_family: dict[Family, dict[str, str]] = {}
-    for name in _measures(question):
-        if name in wanted:
-            by_family.setdefault(family_of(question.columns | {wanted[name]}), {})[name] = wanted[name]
     branches = []
+    for name, column in _SUBJECT_OF.items():
+        if name not in _measures(question):
+            continue
+        days = _presence_of(question, column)
+        if days is None:
+            by_family.setdefault(family_of(question.columns | {column}), {})[name] = column
+        else:
+            source = _present(tenant, question, conditions, column, days)
+            branches.append(_branch(question, keys, {name: "uniqExactState(subject)"}, source))
     for family, names in by_family.items():
         # Nobody is not an active user, and no session is not an active session.
         distinct = {name: f"uniqExactStateIf({column}, {column} != '')" for name, column in names.items()}
@@ -187,12 +196,51 @@ def _distinct(tenant: Tenant, question: Question, conditions: Sequence[str], key
     return branches
 
 
+def _presence_of(question: Question, column: str) -> Presence | None:
+    """Return the days that tell which values of a column called; None where they do not know the columns or the range."""
+    if question.runs is not None or not question.columns <= {"project_id", column}:
+        return None
+    return presence(question.from_ms, question.to_ms)
+
+
+def _present(tenant: Tenant, question: Question, conditions: Sequence[str], column: str, days: Presence) -> str:
+    """Return who called in the range, from rows of days; only of the days at its ends their calls are looked at."""
+    selected = ", ".join(dict.fromkeys([*question.group_by, "subject"]))
+    kind = f"kind = '{PRESENCE[column]}'"
+    parts = []
+    if days.whole:
+        where = [kind, _within("window_start", _seconds, days.whole), *conditions]
+        parts.append(f"SELECT {selected} {tenant.rows_of(USAGE_WINDOWS, where)}")
+    if days.cut:
+        called = [f"last_call_ms >= {question.from_ms:d}", f"{_FIRST_MS} < {question.to_ms:d}"]
+        where = [kind, _within("window_start", _seconds, days.cut), *called, *conditions]
+        parts.append(f"SELECT {selected} {tenant.rows_of(USAGE_WINDOWS, where)}")
+    return " UNION ALL ".join(parts)
+
+
+def _created_of_days(tenant: Tenant, question: Question, keys: Sequence[str]) -> str:
+    """Return sessions by their first call, from rows of days: those first seen in the range, less those seen before it."""
+    from_ms, to_ms = question.from_ms, question.to_ms
+    session = "subject" if len(tenant.projects) == 1 and not question.group_by else "project_id, subject"
+    kind = f"kind = '{KIND_SESSION_DAY}'"
+    days = _within("window_start", _seconds, [(from_ms // DAY_MS * DAY_MS, -(-to_ms // DAY_MS) * DAY_MS)])
+    here = [kind, days, f"{_FIRST_MS} >= {from_ms:d} AND {_FIRST_MS} < {to_ms:d}"]
+    candidates = f"SELECT {session} {tenant.rows_of(USAGE_WINDOWS, here)}"
+    until = f"window_start < {_seconds(-(-from_ms // DAY_MS) * DAY_MS)}"
+    before = [kind, until, f"{_FIRST_MS} < {from_ms:d}", f"({session}) IN ({candidates})"]
+    known = f"SELECT {session} {tenant.rows_of(USAGE_WINDOWS, before)}"
+    source = f"SELECT {session} {tenant.rows_of(USAGE_WINDOWS, [*here, f'({session}) NOT IN ({known})'])} GROUP BY {session}"
+    return _branch(question, keys, {"created": "count()"}, source)
+
+
 def _created(tenant: Tenant, question: Question, conditions: Sequence[str], keys: Sequence[str]) -> str:
     """Return sessions by their first call in the project.
 
     A session that was created in the range has a row whose own first call lies in it and matches the filters, so only such
     sessions are looked at; of those, all rows up to the end of the range decide which call was the first.
     """
+    if question.runs is None and question.columns <= {"project_id"}:
+        return _created_of_days(tenant, question, keys)
     from_ms, to_ms = question.from_ms, question.to_ms
     kept = sorted(question.columns - {"project_id", "session_id"})
     # A pair of keys costs twice as much as the session alone, which is enough within one project.
@@ -226,9 +274,16 @@ def _branch(question: Question, keys: Sequence[str], aggregates: Mapping[str, st
         f"{_start(question.runs or ())} AS start" if key == "start" else f"toString({column}) AS {key}"
         for key, column in zip(keys, grouped, strict=True)
     ]
-    selected += [f"{aggregates.get(name, _NOTHING[name])} AS b_{name}" for name in _measures(question)]
+    selected += [f"{aggregates.get(name) or _nothing(question, name)} AS b_{name}" for name in _measures(question)]
     grouping = f" GROUP BY {', '.join(grouped)}" if keys else ""
     return f"SELECT {', '.join(selected)} FROM ({source}){grouping}"
+
+
+def _nothing(question: Question, measure: str) -> str:
+    """Return what a branch says of a measure that it does not know."""
+    counted = _SUBJECT_OF.get(measure)
+    kind = "String" if counted is None or _presence_of(question, counted) is None else "UInt128"
+    return _NOTHING[measure].replace("{type}", kind)
 
 
 def _source(
@@ -251,9 +306,11 @@ def _source(
     grouped = list(dict.fromkeys(question.group_by))
     series = question.runs is not None
     parts = []
-    for grain, spans in plan.windows:
+    if plan.windows:
         instant = ["toInt64(toUnixTimestamp(window_start)) * 1000 AS t"] if series else []
-        where = [f"kind = '{grain.kind}'", _within("window_start", _seconds, spans), *conditions]
+        # All grains at once: to plan one more reading of the table costs more than to read a few windows.
+        grains = [f"kind = '{grain.kind}' AND ({_within('window_start', _seconds, spans)})" for grain, spans in plan.windows]
+        where = [" OR ".join(grains), *conditions]
         if family.never_empty is not None:
             where.append(f"{family.never_empty} != ''")
         parts.append(f"SELECT {', '.join(dict.fromkeys([*instant, *grouped, *window]))} {tenant.rows_of(USAGE_WINDOWS, where)}")

@@ -141,6 +141,8 @@ def executions_sql(events: str, incarnation: str) -> str:
 
 _KINDS: Final = (
     ("tool_minute", 60, ()),
+    ("tool_hour", 3600, ()),
+    ("tool_day", 86400, ()),
     ("user_hour", 3600, ("user_id", "connected_account_id")),
     ("session_hour", 3600, ("user_id", "connected_account_id", "session_id")),
 )

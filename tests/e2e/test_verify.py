@@ -36,7 +36,7 @@ def test_it_says_nothing_while_events_arrive(pipeline: Pipeline) -> None:
     assert pipeline.settled().accepted == 1300
 
 
-SUMS = "('tool_minute', 'user_hour', 'session_hour')"
+SUMS = "('tool_minute', 'tool_hour', 'tool_day', 'user_hour', 'session_hour')"
 
 
 def rewrite(pipeline: Pipeline, statement: str) -> None:
@@ -81,6 +81,8 @@ def rebuild_sums(pipeline: Pipeline) -> None:
     """Make all sums from the rows, as a restored table would hold them."""
     for kind, start, keys in (
         ("tool_minute", "toStartOfMinute", ""),
+        ("tool_hour", "toStartOfHour", ""),
+        ("tool_day", "toStartOfDay", ""),
         ("user_hour", "toStartOfHour", ", user_id, connected_account_id"),
         ("session_hour", "toStartOfHour", ", user_id, connected_account_id, session_id"),
     ):

@@ -2,7 +2,7 @@
 
 import json
 import random
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any
@@ -16,7 +16,7 @@ from processors.batch import Batch, Prepared, read, settle, split
 from processors.blocks import columns_of, dead_letter_block, execution_block, usage_block
 from processors.decode import Record, decode
 from processors.dedupe import SeenFilter
-from processors.usage import KINDS, NEEDED, rollup, window_start_ms
+from processors.usage import KINDS, NEEDED, PRESENCE, rollup, window_start_ms
 
 START_MS = 1_776_421_500_000
 slow = settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
@@ -154,6 +154,28 @@ def test_sums_do_not_depend_on_batching_and_equal_a_plain_count(
             if key[0] == kind:
                 summed[key[1]] += count
         assert summed == counted
+
+
+@slow
+@given(sent=st.lists(events, max_size=25), seed=st.integers(0, 2**32), one=st.lists(st.integers(0, 30), max_size=4))
+def test_days_tell_who_called_first_and_last(sent: list[dict[str, Any]], seed: int, one: list[int]) -> None:
+    """Of each user and session and day there is the first and the last call, and nothing of nobody."""
+    done = write(records(sent, seed), cuts=one)
+    if not done:
+        return
+    told: dict[tuple[Any, ...], tuple[int, int]] = {}
+    for prepared in done:
+        for row in prepared.usage.filter(pl.col("kind").is_in(list(PRESENCE))).to_dicts():
+            assert (row["calls"], row["durations"], row["first_id"]) == (0, [], "")
+            key = (row["kind"], row["project_id"], row["window_start"], row[PRESENCE[row["kind"]]])
+            first, last = told.get(key, (row["first_ms"], row["last_call_ms"]))
+            told[key] = (min(first, row["first_ms"]), max(last, row["last_call_ms"]))
+    calls: dict[tuple[Any, ...], list[int]] = defaultdict(list)
+    for row in rows(done).with_columns(pl.col("timestamp").cast(pl.Int64)).to_dicts():
+        for kind, column in PRESENCE.items():
+            if row[column]:
+                calls[kind, row["project_id"], row["timestamp"] // 86_400_000 * 86_400, row[column]].append(row["timestamp"])
+    assert told == {key: (min(at_ms), max(at_ms)) for key, at_ms in calls.items()}
 
 
 @slow

@@ -487,7 +487,7 @@ def _items(value: bytes) -> list[tuple[int, dict[str, Any]]]:
 def _sums(servers: Servers) -> list[str]:
     keys = ("project_id", "tool_slug", "status", "user_id", "session_id")
     found = []
-    for kind, known_by in (("tool_minute", 3), ("user_hour", 4), ("session_hour", 5)):
+    for kind, known_by in (("tool_minute", 3), ("tool_hour", 3), ("tool_day", 3), ("user_hour", 4), ("session_hour", 5)):
         names = keys[:known_by]
         calls: dict[tuple[Any, ...], int] = defaultdict(int)
         for row in servers.tables.usage:

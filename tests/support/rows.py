@@ -24,7 +24,16 @@ MIGRATIONS = Path(__file__).parents[2] / "deploy" / "clickhouse"
 _TOOL = ("tool_slug", "toolkit_slug", "status", "failure_class")
 _USER = (*_TOOL, "user_id", "connected_account_id")
 _SESSION = (*_USER, "session_id")
-KINDS = {"tool_minute": (60_000, _TOOL), "user_hour": (3_600_000, _USER), "session_hour": (3_600_000, _SESSION)}
+_HOUR_MS = 3_600_000
+_DAY_MS = 24 * _HOUR_MS
+KINDS = {
+    "tool_minute": (60_000, _TOOL),
+    "tool_hour": (_HOUR_MS, _TOOL),
+    "tool_day": (_DAY_MS, _TOOL),
+    "user_hour": (_HOUR_MS, _USER),
+    "session_hour": (_HOUR_MS, _SESSION),
+}
+PRESENCE = {"user_day": "user_id", "session_day": "session_id"}
 
 # What an event may leave out.
 DEFAULTS: Mapping[str, Any] = {
@@ -132,6 +141,24 @@ def _windows(client: Client, events: Sequence[Mapping[str, Any]]) -> None:
         fixed = [kind, project, partition, _moment(start), *values, 202601, "one"]
         rows.append([*fixed, count, dict(durations[row]), (at_ms, name.decode())])
     client.insert(USAGE_WINDOWS, rows, column_names=names)
+    _presence(client, events)
+
+
+def _presence(client: Client, events: Sequence[Mapping[str, Any]]) -> None:
+    calls: dict[tuple[Any, ...], list[int]] = defaultdict(list)
+    for event in events:
+        for kind, column in PRESENCE.items():
+            if event[column]:
+                start = event["timestamp"] - event["timestamp"] % _DAY_MS
+                values = (event[name] if name == column else "" for name in PRESENCE.values())
+                calls[kind, event["project_id"], start, *values].append(event["timestamp"])
+    names = ["kind", "project_id", "window_start", *PRESENCE.values(), "batch_month", "first_call", "last_call_ms"]
+    rows = [
+        [kind, project, _moment(start), *values, 202601, (min(at_ms), ""), max(at_ms)]
+        for (kind, project, start, *values), at_ms in calls.items()
+    ]
+    if rows:
+        client.insert(USAGE_WINDOWS, rows, column_names=names)
 
 
 def _moment(at_ms: int) -> datetime:

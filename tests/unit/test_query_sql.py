@@ -20,14 +20,14 @@ def text(**fields):
     return statement(TENANT, question(**fields)).text
 
 
-def test_a_summary_of_whole_minutes_reads_windows_alone():
+def test_a_summary_of_a_whole_day_reads_windows_alone():
     """Calls of a day come from the smallest rows, without a look at raw ones."""
     assert text() == (
         "SELECT toUInt8(1) AS total, sum(b_calls) AS calls, sum(b_failed) AS failed\n"
         "FROM (\n"
         " SELECT sum(c) AS b_calls, sum(f) AS b_failed FROM (SELECT calls AS c, if(status = 'failed', calls, 0) AS f"
-        " FROM usage_windows WHERE project_id = {tenant:String} AND (kind = 'tool_minute')"
-        " AND (window_start >= toDateTime(1744243200, 'UTC') AND window_start < toDateTime(1744329600, 'UTC')))\n"
+        " FROM usage_windows WHERE project_id = {tenant:String} AND (kind = 'tool_day'"
+        " AND (window_start >= toDateTime(1744243200, 'UTC') AND window_start < toDateTime(1744329600, 'UTC'))))\n"
         ")"
     )
 
@@ -46,13 +46,25 @@ def test_ragged_edges_come_from_raw_rows():
 
 
 def test_the_smallest_rows_that_know_the_columns_are_read():
-    """Tools from minutes, users from user rows, sessions from session rows and from raw rows without a session."""
-    assert "'tool_minute'" in text(group_by=("tool_slug",), filters={"status": ("failed",)})
+    """Tools from days, hours and minutes, users from user rows, sessions from session rows and raw rows without a session."""
+    by_tool = text(group_by=("tool_slug",), filters={"status": ("failed",)}, from_ms=FROM - HOUR - 60_000)
+    assert all(f"'{kind}'" in by_tool for kind in ("tool_day", "tool_hour", "tool_minute"))
     assert "'user_hour'" in text(group_by=("tool_slug",), filters={"user_id": ("u",)})
     by_session = text(group_by=("session_id",))
     assert "'session_hour'" in by_session
     assert "(session_id = '')" in by_session
     assert "tool_executions" not in text(filters={"session_id": ("s",)})
+
+
+def test_who_called_is_told_by_days_unless_both_ends_cut_the_same_day():
+    """Of the days at the ends the first and the last call decide, of those between nothing has to; other columns need hours."""
+    got = text(metrics={"calls", "active_users"}, from_ms=FROM + 1, to_ms=FROM + 72 * HOUR - 1)
+    assert "(kind = 'user_day') AND (window_start >= toDateTime(1744329600, 'UTC')" in got
+    assert "AND (last_call_ms >= 1744243200001) AND (tupleElement(first_call, 1) < 1744502399999)" in got
+    assert "user_hour" not in got
+    within = text(metrics={"calls", "active_users"}, from_ms=FROM + 1, to_ms=FROM + 24 * HOUR - 1)
+    assert "user_day" not in within
+    assert "user_day" not in text(metrics={"calls", "active_users"}, filters={"status": ("failed",)})
 
 
 def test_a_breakdown_is_ordered_with_ties_by_key_and_one_row_more_than_the_limit():
@@ -97,7 +109,7 @@ def test_sessions_alone_read_no_raw_rows():
     """The instant of a session's first call is in its rows, to the millisecond."""
     got = text(metrics={"sessions"}, order=Order(by="sessions", descending=True), from_ms=FROM + 1)
     assert "tool_executions" not in got
-    assert "tupleElement(first, 1) >= 1744243200001" in got
+    assert "tupleElement(first_call, 1) >= 1744243200001" in got
 
 
 def test_borders_that_cut_hours_all_over_a_year_are_told_as_a_set():

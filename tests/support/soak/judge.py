@@ -98,6 +98,8 @@ def _sums(query: Query, verdict: Verdict, events: Sequence[Event]) -> None:
         ("accepted in receipts", "accepted", f"kind = '{tables.KIND_RECEIPT}'", len(events)),
         ("accepted in receipts by project", "accepted", f"kind = '{tables.KIND_PROJECT_RECEIPT}'", len(events)),
         ("calls by tool", "calls", f"kind = '{tables.KIND_TOOL_MINUTE}'", len(events)),
+        ("calls by tool and hour", "calls", f"kind = '{tables.KIND_TOOL_HOUR}'", len(events)),
+        ("calls by tool and day", "calls", f"kind = '{tables.KIND_TOOL_DAY}'", len(events)),
         ("calls by user", "calls", f"kind = '{tables.KIND_USER_HOUR}'", len(events)),
         ("calls by session", "calls", f"kind = '{tables.KIND_SESSION_HOUR}'", with_session),
     ):
@@ -110,6 +112,8 @@ def _usage(query: Query, verdict: Verdict, events: Sequence[Event]) -> None:
     """Calls by project, window, tool, status and user are a plain count."""
     for kind, length_ms, keys in (
         (tables.KIND_TOOL_MINUTE, 60_000, ("tool_slug", "status")),
+        (tables.KIND_TOOL_HOUR, 3_600_000, ("tool_slug", "status")),
+        (tables.KIND_TOOL_DAY, 86_400_000, ("tool_slug", "status")),
         (tables.KIND_USER_HOUR, 3_600_000, ("tool_slug", "status", "user_id")),
         (tables.KIND_SESSION_HOUR, 3_600_000, ("tool_slug", "status", "user_id", "session_id")),
     ):
