@@ -90,7 +90,7 @@ PRESENCE: Final = {"user_id": KIND_USER_DAY, "session_id": KIND_SESSION_DAY}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Presence:
-    """Days that tell who called in a range: all of `whole`, and of the `cut` ones whoever called after `from` and before `to`."""
+    """Days that tell who called in a range: on `whole` ones all; on `cut` ones whoever called after `from` and before `to`."""
 
     whole: tuple[Span, ...]
     cut: tuple[Span, ...]
@@ -99,13 +99,13 @@ class Presence:
 def presence(from_ms: int, to_ms: int) -> Presence | None:
     """Return the days that tell who called in `[from_ms, to_ms)`; None for a range inside one day, of which they do not.
 
-    Of a day that one end cuts, the last call decides (is it after `from`) or the first (is it before `to`). If both ends cut the
-    same day, one may have called before and after, but not between.
+    Of a day that one end cuts, the last call decides (is it after `from`) or the first (is it before `to`). If both ends cut
+    the same day, one may have called before and after, but not between.
     """
     first_ms, end_ms = from_ms // DAY_MS * DAY_MS, -(-to_ms // DAY_MS) * DAY_MS
     if from_ms >= to_ms or (end_ms - first_ms == DAY_MS and from_ms != first_ms and to_ms != end_ms):
         return None
-    cut = {day_ms for day_ms, edge_ms in ((first_ms, first_ms - from_ms), (end_ms - DAY_MS, end_ms - to_ms)) if edge_ms}
+    cut = {day_ms for day_ms, is_cut in ((first_ms, from_ms != first_ms), (end_ms - DAY_MS, to_ms != end_ms)) if is_cut}
     low_ms = first_ms + DAY_MS if first_ms in cut else first_ms
     high_ms = end_ms - DAY_MS if end_ms - DAY_MS in cut else end_ms
     whole = ((low_ms, high_ms),) if low_ms < high_ms else ()

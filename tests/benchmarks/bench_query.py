@@ -4,7 +4,7 @@ Starts Kafka, ClickHouse, a worker and the query service as processes on a folde
 there, kept if `--folder` names it), sends events through the real pipeline meanwhile, and asks over HTTP as clients with kept
 connections do. Prints, for each question, latencies, the CPU it took of the query service and of ClickHouse (less what the
 live load takes alone), and what the same figures cost from raw rows; then mixed loads at fixed rates, whose requests leave
-when they are due and not when the one before is answered, so that waiting counts, up to the first rate it does not keep up with.
+when they are due and not when the one before is answered, so that waiting counts, up to the first rate that is too high.
 """
 
 import argparse

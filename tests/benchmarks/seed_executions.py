@@ -30,7 +30,6 @@ PARTITIONS: Final = 8
 # One batch of each partition: about 5,000 events in ten records, as a busy worker writes them.
 BATCH_EVENTS_ALL: Final = 40_000
 RECORDS: Final = 10
-# One insert: small enough that sorting its sessions stays within the engine's memory.
 # One insert: small enough that its rows with their payloads stay within the engine's memory.
 _ROWS_AT_ONCE: Final = 1_000_000
 _SPAN_MS: Final = (30 * 24 - 6) * 3_600_000
@@ -132,8 +131,8 @@ def executions_sql(events: str, incarnation: str) -> str:
             concat('{{"request":{{"payload":{{"to":"', user_id, '@example.com","item_id":"', token, '","subject":"About ',
                 toString(n % 9973), '","body":"Hello, this is what we spoke about; please have a look by Friday."}}}},',
                 '"response":{{"body":{{"id":"', token, '","owner":"', user_id, '","state":"done","labels":["inbox",',
-                '"important"],"items":[{{"name":"first","price":', toString(n % 997), '}},{{"name":"second","price":', toString(n % 991),
-                '}}],"created_at":"', toString(accepted_ms), '","next_page":null}}}}}}'),
+                '"important"],"items":[{{"name":"first","price":', toString(n % 997), '}},{{"name":"second","price":',
+                toString(n % 991), '}}],"created_at":"', toString(accepted_ms), '","next_page":null}}}}}}'),
             cityHash64(n, 6), fromUnixTimestamp64Milli(accepted_ms, 'UTC'), '{incarnation}', kafka_partition, first_offset,
             kafka_offset, intDiv(n % {BATCH_EVENTS_ALL}, {RECORDS})
         FROM ({events})"""
@@ -164,6 +163,14 @@ def sums_sql(events: str, incarnation: str) -> list[str]:
             toDateTime(intDiv(at_ms, 1000 * {length_s}) * {length_s}, 'UTC') AS start, {keys}, count(),
             CAST(sumMap([toInt16(ceil(log(duration_ms) / {LN_GAMMA!r}))], [toUInt64(1)]), 'Map(Int16, UInt64)'), {first}
         FROM ({events}) {some} GROUP BY project_id, start, {keys}"""
+        )
+    for kind, column in (("user_day", "user_id"), ("session_day", "session_id")):
+        made.append(
+            f"""
+        INSERT INTO usage_windows (batch_month, kind, project_id, window_start, {column}, first_call, last_call_ms)
+        SELECT toYYYYMM(fromUnixTimestamp64Milli(max(accepted_ms), 'UTC')), '{kind}', project_id,
+            toDateTime(intDiv(at_ms, 86400000) * 86400, 'UTC') AS start, {column}, (min(at_ms), ''), max(at_ms)
+        FROM ({events}) WHERE {column} != '' GROUP BY project_id, start, {column}"""
         )
     return made
 
