@@ -43,6 +43,12 @@ TEMPLATES = (
     "The text of ticket # is longer than it may be",
     "nicht gefunden: # (für # Benutzer)",
     "用户 # 不存在",
+    "Client error '404 Not Found' for url #",
+    "Server error '502 Bad Gateway' for url #",
+    "Server error '503 Service Unavailable' for url #",
+    "Error: # rows were expected",
+    "the default # seconds are over",
+    "# contacts match",
 )
 WORD = st.text(string.ascii_letters, min_size=1, max_size=8)
 VALUES = st.one_of(
@@ -133,6 +139,9 @@ def test_values_do_not_split_and_errors_do_not_merge(store, calls):
         ("Zip code 90210 is invalid", "Zip code <*> is invalid"),
         ("HTTP/1.1 503 Service Unavailable", "HTTP/<*> 503 Service Unavailable"),
         ("{'error': {'code': 401, 'message': 'Bad credentials'}}", "{'error': {'code': 401, 'message': 'Bad credentials'}}"),
+        ("ToolRouterV2_NoActiveConnection", "ToolRouterV2_NoActiveConnection"),
+        ("Session has expired on Friday, 01-Mar-24 10:00:00 PST.", "Session has expired on <*> PST."),
+        ("404: 5 items", "404: <*> items"),
         ({"error_type": "ReadTimeout"}, "ReadTimeout: T failed"),
         ({"error_message": "Item 5 failed", "error_type": "ApiError", "error_code": "502"}, "ApiError 502: Item <*> failed"),
         ({"error_message": "404 Not Found", "error_code": "404"}, "404 Not Found"),

@@ -109,10 +109,11 @@ async def service(clickhouse_url):
     with rows.fresh_database(clickhouse_url) as url:
         client = open_client(url)
         rows.insert(client, EVENTS, batches=6)
-        stored = "SELECT project_id, id, failure_pattern FROM tool_executions"
-        patterns = {(project, log_id): pattern for project, log_id, pattern in client.query(stored).result_rows}
+        # An id may be there twice, at two times.
+        stored = "SELECT project_id, id, toUnixTimestamp64Milli(timestamp), failure_pattern FROM tool_executions"
+        patterns = {tuple(key): pattern for *key, pattern in client.query(stored).result_rows}
         for event in EVENTS:
-            event["failure_pattern"] = patterns[event["project_id"], event["id"]]
+            event["failure_pattern"] = patterns[event["project_id"], event["id"], event["timestamp"]]
         rows.report_progress(client, complete_until_ms=[T0 + 5, T0 + 3])
         async with query_service(url) as running:
             yield running
