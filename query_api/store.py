@@ -35,6 +35,8 @@ _TOO_LARGE_CODES: Final = frozenset((_MEMORY_LIMIT_EXCEEDED, _TOO_MANY_ROWS, _TO
 # TOO_MANY_SIMULTANEOUS_QUERIES, SOCKET_TIMEOUT, NETWORK_ERROR; TABLE_IS_READ_ONLY, KEEPER_EXCEPTION; QUERY_WAS_CANCELLED,
 # ABORTED.
 _AWAY_CODES: Final = frozenset((60, 81, 47, 279, 202, 209, 210, 242, 999, 394, 236))
+# How ClickHouse tells its memory limit for everything from the one of this question. Source: src/Common/MemoryTracker.cpp.
+_TOTAL: Final = "(total)"
 _CODE: Final = re.compile(r"(?:Code: |error code )(\d+)")
 _NARROW: Final = "Ask for a shorter time range, fewer groups or more filters."
 # The client waits a little longer than ClickHouse works, so that ClickHouse's own refusal arrives.
@@ -153,6 +155,9 @@ def _ours(error: ClickHouseError) -> QueryError | StoreUnavailable:
     code = int(found[1]) if found else 0
     if code in _TOO_SLOW_CODES:
         return QueryError(504, "Query_TooSlow", f"The question took too long. {_NARROW}", suggested_fix=_NARROW)
+    if code == _MEMORY_LIMIT_EXCEEDED and _TOTAL in str(error):
+        # The server's own limit, over the questions and inserts of all: whichever asked next is refused, however small it is.
+        return StoreUnavailable("ClickHouse is out of memory for now; try again shortly, or ask for less at once")
     if code in _TOO_LARGE_CODES:
         message = f"The question needs too much memory or too many rows. {_NARROW}"
         return QueryError(400, "Query_TooLarge", message, suggested_fix=_NARROW)

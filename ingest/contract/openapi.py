@@ -317,7 +317,8 @@ ERROR_TEXTS: Final = {
     " would"
     " cost too much (`Query_TooLarge`), with how to narrow it.",
     401: "No key, a wrong or revoked one, or more than one credential: exactly one is taken.",
-    403: "The key is good, but not for this: its scope, or a project's where an organisation's is taken.",
+    403: "The key is good, but not for this: what it may do, a project's where an organisation's is taken, or another project"
+    " than `x-project-id` names.",
     404: "There is no such thing, or it is another project's: which of the two is not told.",
     408: "The body did not come in time.",
     413: "The body is larger than is taken; `message` names the limit.",
@@ -339,7 +340,8 @@ ERROR_SCHEMA: Final = {
                     "code": whole("10,000 + status."),
                     "slug": text(
                         "For programs: `HTTP_` and the status' name, as in `HTTP_Unauthorized`, or one of `Query_TooSlow`,"
-                        " `Query_TooLarge`, `Query_Failed`, `Query_Unavailable`, `Query_BrokeOff`, `DeadLetter_NoEvent`,"
+                        " `Query_TooLarge`, `Query_TooManyAtOnce`, `Query_Failed`, `Query_Unavailable`, `Query_BrokeOff`,"
+                        " `DeadLetter_NoEvent`,"
                         " `Ingest_NothingAccepted`, `Ingest_KafkaUnavailable`, `Ingest_Starting`.",
                         pattern="^[A-Za-z]+_[A-Za-z]+$",
                     ),

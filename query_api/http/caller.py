@@ -1,8 +1,8 @@
 """Who asks: from credential headers to a tenant, the only thing statements can be made with.
 
-A client may name its scope in `x-project-id` and `x-org-id` (CONTRACT 7.2). It narrows an organisation's key to one project.
-What is not the key's own is not found, with a project's key too, and alike whether it exists: an answer about one project to
-somebody who names another would be taken for the other's. A key of no organisation says nothing about `x-org-id`.
+A client may name its scope in `x-project-id` and `x-org-id` (CONTRACT 7.2). It narrows an organisation's key to one project;
+what is not its own is not found. A project's key has one scope and is refused with another, for an answer about one project
+would be taken for that of the project which was named. Either is alike whether what is named exists.
 """
 
 from collections.abc import Sequence
@@ -49,35 +49,39 @@ def project_caller(headers: Sequence[tuple[bytes, bytes]], access: Access, *, ca
     """Return the caller of a route that takes a project key.
 
     Raises:
-        QueryError: 401 without exactly one key that is in force, 403 for one that may not read here, 404 for a scope that is
-            not the key's.
+        QueryError: 401 without exactly one key that is in force, 403 for one that may not read here, or is of another scope.
         StoreUnavailable: keys are not known yet.
     """
     name, key = _identify(headers, access, caught_up=caught_up)
     if name != PROJECT_KEY_HEADER or not key.project_id:
         raise QueryError(403, slug_of(403), f"This route takes a project's key in {PROJECT_KEY_HEADER}")
     projects = _in_scope(headers, (key.project_id,), org_id=key.org_id)
+    if projects is None:
+        raise QueryError(403, slug_of(403), "This API key belongs to another project or organization than the request names")
     return Caller(key_hash=key.key_hash, projects=projects, may_write=key.scope == "full")
 
 
 def org_caller(headers: Sequence[tuple[bytes, bytes]], access: Access, *, caught_up: bool) -> Caller:
-    """Return the caller of a route that takes an organisation's key. Raises as `project_caller`."""
+    """Return the caller of a route that takes an organisation's key. Raises as `project_caller`; 404 for another scope."""
     name, key = _identify(headers, access, caught_up=caught_up)
     if name != ORG_KEY_HEADER or key.project_id or not key.org_id:
         raise QueryError(403, slug_of(403), f"This route takes an organization's key in {ORG_KEY_HEADER}")
     projects = _in_scope(headers, tuple(sorted(access.projects_of(key.org_id))), org_id=key.org_id)
+    if projects is None:
+        raise QueryError(404, slug_of(404), "Project or organization not found")
     return Caller(key_hash=key.key_hash, projects=projects)
 
 
-def _in_scope(headers: Sequence[tuple[bytes, bytes]], projects: tuple[str, ...], *, org_id: str) -> tuple[str, ...]:
-    """Return the key's projects, or the one that the scope names."""
+def _in_scope(headers: Sequence[tuple[bytes, bytes]], projects: tuple[str, ...], *, org_id: str) -> tuple[str, ...] | None:
+    """Return the key's projects, or the one that the scope names; None where it names what is not the key's."""
     for name, value in headers:
         named = value.decode("latin-1")
+        # A key of no organisation says nothing about one.
         if name == _ORG_SCOPE and named and org_id and named != org_id:
-            raise QueryError(404, slug_of(404), "Organization not found")
+            return None
         if name == _PROJECT_SCOPE and named:
             if named not in projects:
-                raise QueryError(404, slug_of(404), "Project not found")
+                return None
             projects = (named,)
     return projects
 

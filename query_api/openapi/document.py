@@ -45,7 +45,9 @@ export TOOLLEDGER_API_KEY=ak_...
 
 **Keys.** Send exactly one: a project's in `x-api-key`, an organisation's in `x-org-api-key`; two of them are a 401. All
 that is seen or counted is the key's own; what is another's is as unknown as what never was. A key works within a second
-of being made, and stops within a second of being revoked.
+of being made, and stops within a second of being revoked. `x-project-id` and `x-org-id` may name a scope: of an
+organisation's key one of its projects, to which it is narrowed then (404 for any other); beside a project's key they must
+be its own (403 otherwise).
 
 **Times.** Ranges are half-open everywhere: `from` inclusive, `to` exclusive, in milliseconds. `from` > `to` is a 400,
 equal is empty. Days begin at midnight UTC unless `timezone` says otherwise.
@@ -66,7 +68,13 @@ is complete: everything Kafka had accepted before that is in it.
 and the request id under which the service's log tells more.
 
 **Caps.** A question that takes too long is a 504, one that needs too much memory or too many rows a 400; both say how
-to narrow it.
+to narrow it. What has not answered when its caller goes away is stopped.
+
+**Limits.** Requests are counted by key, in minutes of their own that begin with a key's first request. `X-RateLimit` and
+`X-RateLimit-Remaining` tell of them; beyond the limit it is a 429, with the whole seconds to wait in `Retry-After`, always
+fewer than 60. Unless the deployment sets a limit there is none, and the headers stay as they are. Apart from that a project
+has so many questions worked on at once, in turn with the other projects; those that wait too long, or are too many, are a
+429 (`Query_TooManyAtOnce`). A URL with its headers takes 64 KiB at most: beyond it is a 414 or 431.
 """
 
 

@@ -162,7 +162,7 @@ INTERNAL: Final = Part(
             description="",
             parameters=(_ID,),
             answers={200: found("The log.", ref("InternalLogDetail"))},
-            errors=(401, 403, 404, *AWAY),
+            errors=(400, 401, 403, 404, *AWAY),
             examples=(Example(title="The failed call, as older clients have it", path={"id": "log_-jRTWClpBoVo"}),),
         ),
         Operation(

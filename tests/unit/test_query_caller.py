@@ -94,15 +94,15 @@ def test_what_does_not_open_an_organisations_route(access, given, status):
         ({"x_project_id": "proj_a"}, None),
         ({"x_project_id": ""}, None),
         ({"x_project_id": "proj_a", "x_org_id": "org_1"}, None),
-        ({"x_project_id": "proj_b"}, 404),
-        ({"x_project_id": "proj_nowhere"}, 404),
-        ({"x_project_id": "PROJ_A"}, 404),
-        ({"x_org_id": "org_2"}, 404),
-        ({"x_org_id": "org_nowhere"}, 404),
+        ({"x_project_id": "proj_b"}, 403),
+        ({"x_project_id": "proj_nowhere"}, 403),
+        ({"x_project_id": "PROJ_A"}, 403),
+        ({"x_org_id": "org_2"}, 403),
+        ({"x_org_id": "org_nowhere"}, 403),
     ],
 )
 def test_a_scope_beside_a_projects_key_must_be_its_own(access, given, status):
-    """Another's is not found, alike whether it exists; the key's own changes nothing; a key of no organisation takes any."""
+    """Another's is refused, alike whether it exists; the key's own changes nothing; a key of no organisation takes any."""
     if status is None:
         caller = project_caller(headers(x_api_key=KEY_A, **given), access, caught_up=True)
         assert caller == project_caller(headers(x_api_key=KEY_A), access, caught_up=True)
