@@ -263,6 +263,8 @@ def _error_answer(status: int) -> Json:
     headers = {"x-request-id": {"$ref": "#/components/headers/RequestId"}}
     if status in (429, 503):
         headers["Retry-After"] = {"$ref": "#/components/headers/RetryAfter"}
+    if status in (500, 504):
+        headers["x-should-retry"] = {"$ref": "#/components/headers/ShouldRetry"}
     return {"description": ERROR_TEXTS[status], "headers": headers, "content": {JSON_TYPE: {"schema": ref("Error")}}}
 
 
@@ -295,6 +297,7 @@ HEADER_NAMES: Final = {
     "RequestId": REQUEST_ID_HEADER,
     "CompleteUntil": COMPLETE_UNTIL_HEADER,
     "RetryAfter": "Retry-After",
+    "ShouldRetry": "x-should-retry",
     "RateLimit": "X-RateLimit",
     "RateLimitRemaining": "X-RateLimit-Remaining",
     "RateLimitWindowSize": "X-RateLimit-Window-Size",
@@ -310,6 +313,10 @@ HEADERS: Final = {
         "description": "Seconds to wait before trying again.",
         "required": True,
         "schema": {"type": "integer", "minimum": 1},
+    },
+    "ShouldRetry": {
+        "description": "There where asking the same again is no use; official clients then do not.",
+        "schema": {"type": "string", "const": "false"},
     },
 }
 ERROR_TEXTS: Final = {

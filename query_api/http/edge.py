@@ -3,6 +3,7 @@
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from http import HTTPStatus
 from typing import Final, Literal
 
 from starlette.requests import ClientDisconnect, Request
@@ -30,6 +31,7 @@ log = logger(__name__)
 
 SERVICE: Final = "query"
 COMPLETE_UNTIL_HEADER: Final = "x-complete-until"
+SHOULD_RETRY_HEADER: Final = "x-should-retry"
 _JSON: Final = "application/json"
 
 
@@ -175,6 +177,9 @@ def _refusal(error: Exception, identity: str, headers: dict[str, str], settings:
         known = error
         if error.retry_after_s is not None:
             headers["Retry-After"] = str(error.retry_after_s)
+        if error.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+            # Too slow, or never to be answered: official clients ask twice more after any 5xx, unless they are told not to.
+            headers[SHOULD_RETRY_HEADER] = "false"
     else:
         log.error("request_failed", route=route, request_id=identity, exc_info=error)
         known = QueryError(500, slug_of(500), "The service made a mistake; its log says which, under this request id")

@@ -6,7 +6,9 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
+import httpx
 import pytest
 
 from tests.support import official_clients
@@ -25,6 +27,7 @@ from tests.support.client_api import (
     value_of,
 )
 from tests.support.client_site import Site
+from tests.support.faulty_clickhouse import TIMEOUT_EXCEEDED, Fault, FaultyClickHouse
 
 pytestmark = [pytest.mark.real, pytest.mark.timeout(600)]
 
@@ -84,7 +87,8 @@ def test_paging_to_the_end_gives_each_log_once(site: Site, kind: str) -> None:
     found = pages(lambda cursor: api.ask("search", body={"cursor": cursor, "limit": 100.0}), "logs", "next_cursor", None)
     assert [log["id"] for page in found for log in page] == newest_first(EVENTS)
     assert [len(page) for page in found[:-1]] == [100] * (len(found) - 1)
-    first = api.ask("search")
+    first = api.ask("search", body={"filters": None, "time_range": None, "limit": None})
+    assert first == api.ask("search")
     assert [log["id"] for log in first["logs"]] == newest_first(EVENTS)[:20]
     assert first["next_cursor"]
 
@@ -320,6 +324,26 @@ def test_what_may_work_later_is_tried_again_when_it_was_asked_to(site: Site) -> 
         assert error["details"]["slug"] == "HTTP_ServiceUnavailable"
         # By the SDK of another language, without a new try.
         assert site.api("js", url=url, maxRetries=0).error("search")["class"] == "InternalServerError"
+
+
+def test_a_question_that_is_too_slow_is_asked_once(site: Site) -> None:
+    """A client would ask twice more after any 504, each time at the full cost, if it were not told that this is no use."""
+    server = urlsplit(site.clickhouse)
+    assert server.port is not None
+    proxy = FaultyClickHouse(server.port)
+    proxy.start()
+    try:
+        with site.query(clickhouse=proxy.url + server.path) as url, proxy.broken(Fault(how="error", code=TIMEOUT_EXCEEDED)):
+            errors = [site.api(kind, url=url).error("listing", body={"cursor": 0}) for kind in ("rc22", "js", "old")]
+            counted = httpx.get(f"{url}/metrics").text
+    finally:
+        proxy.stop()
+    for error in errors:
+        assert (error["class"], error["status"]) == ("InternalServerError", 504)
+        assert error["headers"]["x-should-retry"] == "false"
+    assert errors[0]["details"]["slug"] == "Query_TooSlow"
+    route = 'route="/api/v3.1/internal/action_execution/logs",service="query",status="504"'
+    assert f"toolledger_http_seconds_count{{{route}}} {len(errors)}.0" in counted
 
 
 @pytest.mark.parametrize("kind", NAMES)

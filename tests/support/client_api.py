@@ -115,7 +115,8 @@ class Api:
 def _python(body: Body) -> dict[str, Any]:
     """Spell members as Python has to."""
     return {
-        "from_" if name == "from" else name: _python(value) if name == "time_range" else value for name, value in body.items()
+        "from_" if name == "from" else name: _python(value) if name == "time_range" and value else value
+        for name, value in body.items()
     }
 
 

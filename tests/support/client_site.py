@@ -52,6 +52,11 @@ class Site:
         assert self.stack.up is not None
         return str(self.stack.up.ready["url"])
 
+    @property
+    def clickhouse(self) -> str:
+        assert self.stack.up is not None
+        return str(self.stack.up.ready["clickhouse"])
+
     def api(self, kind: str, *, key: str | Mapping[str, str] = "airline", url: str = "", **options: Any) -> Api:
         """Return a client with a key by its name, or with keys as given."""
         named = self.keys.get(key, key) if isinstance(key, str) else key

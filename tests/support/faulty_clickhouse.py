@@ -55,6 +55,9 @@ _SAID: Final = {
     999: ("KEEPER_EXCEPTION", "Coordination::Exception: Connection loss"),
 }
 CODES: Final = tuple(_SAID)
+# Said of questions alone.
+TIMEOUT_EXCEEDED: Final = 159
+_SAID_OF_QUESTIONS: Final = {TIMEOUT_EXCEEDED: ("TIMEOUT_EXCEEDED", "Timeout exceeded: elapsed 10000.9 ms, maximum: 10000 ms.")}
 _VERSION: Final = "26.9.1.1"
 _STATEMENT: Final = re.compile(rb"^\s*([a-zA-Z]+)")
 _PAGES: Final = {"garbage": b"<html><body><h1>It works!</h1></body></html>", "empty": b"", "noise": bytes(range(1, 256)) * 8}
@@ -295,7 +298,7 @@ async def _answer(writer: asyncio.StreamWriter, status: int, headers: dict[str, 
 
 
 def _refusal(code: int) -> tuple[int, dict[str, str], bytes]:
-    name, message = _SAID[code]
+    name, message = (_SAID | _SAID_OF_QUESTIONS)[code]
     error = ClickHouseError(code, name, message)
     headers = {"X-ClickHouse-Exception-Code": str(code), "Content-Type": "text/plain; charset=UTF-8"}
     return error.http_status, headers, error.text(_VERSION).encode()
