@@ -1,5 +1,6 @@
 """A small blocking client of our own HTTP API, for the commands: one kept connection, errors as one line."""
 
+import contextlib
 import http.client
 import json
 from collections.abc import Iterator, Mapping
@@ -10,7 +11,10 @@ from urllib.parse import urlencode, urlsplit
 from ingest.contract.errors import ConfigurationError, LedgerError, QueryError
 
 _TIMEOUT_S: Final = 60.0
-_LINE_BYTES_MAX: Final = 8 * 1024 * 1024
+
+
+class BrokenOffError(Exception):
+    """An answer that was being read ended before it was whole, or did not come."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,20 +84,22 @@ class Api:
         """Ask with POST and return the JSON of a 200, as `get`."""
         return self._expect(self.send("POST", path, json.dumps(body).encode(), {"content-type": "application/json"}))
 
-    def stream(self, path: str, parameters: Mapping[str, object], headers: Mapping[str, str] | None = None) -> Iterator[bytes]:
-        """Yield the lines of an answer as they come, until the server ends it or the connection breaks.
+    @contextlib.contextmanager
+    def open(
+        self, path: str, parameters: Mapping[str, object], headers: Mapping[str, str] | None = None
+    ) -> Iterator["Reading"]:
+        """Give a 200 whose body is read by the caller, part by part or line by line.
 
         Raises:
-            LedgerError: a status other than 200.
+            LedgerError: any other status.
+            BrokenOffError: nothing answers.
         """
         try:
-            answer = self._request("GET", path + query(parameters), None, headers)
-            if answer.status != 200:
-                self._expect(Answer(status=answer.status, headers=dict(answer.headers.items()), body=answer.read()))
-            while line := answer.readline(_LINE_BYTES_MAX):
-                yield line
-        except (OSError, http.client.HTTPException):
-            return
+            with _breaking_off():
+                answer = self._request("GET", path + query(parameters), None, headers)
+                if answer.status != 200:
+                    raise fault(Answer(status=answer.status, headers=dict(answer.headers.items()), body=answer.read()))
+            yield Reading(answer)
         finally:
             self._connection.close()
 
@@ -117,6 +123,33 @@ class Api:
         if answer.status == 200:
             return answer.json()
         raise fault(answer)
+
+
+class Reading:
+    """An answer that is being read. Calls raise BrokenOffError where it ends before it is whole."""
+
+    def __init__(self, answer: http.client.HTTPResponse) -> None:
+        self.headers = answer.headers
+        self._answer = answer
+
+    def part(self, bytes_max: int) -> bytes:
+        """Return the next part, none at the end."""
+        with _breaking_off():
+            # `read1` would take an answer that broke off for one that ended.
+            return self._answer.read(bytes_max)
+
+    def line(self, bytes_max: int) -> bytes:
+        """Return the next line with its end, none at the end."""
+        with _breaking_off():
+            return self._answer.readline(bytes_max)
+
+
+@contextlib.contextmanager
+def _breaking_off() -> Iterator[None]:
+    try:
+        yield
+    except (OSError, http.client.HTTPException) as error:
+        raise BrokenOffError(str(error) or type(error).__name__) from None
 
 
 def query(parameters: Mapping[str, object] | None) -> str:

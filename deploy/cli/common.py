@@ -84,7 +84,7 @@ def say(line: str) -> None:
 
 def say_json(**members: object) -> None:
     """Print one JSON line for programs."""
-    sys.stdout.write(json.dumps(members, separators=(",", ":"), default=str) + "\n")
+    sys.stdout.write(json.dumps(members, ensure_ascii=False, separators=(",", ":"), default=str) + "\n")
     sys.stdout.flush()
 
 

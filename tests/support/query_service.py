@@ -92,7 +92,9 @@ class QueryService:
 
 
 @contextlib.asynccontextmanager
-async def query_service(clickhouse: str, *, patience: Patience = PATIENCE, **settings: Any) -> AsyncIterator[QueryService]:
+async def query_service(
+    clickhouse: str, *, patience: Patience = PATIENCE, port: int = 0, **settings: Any
+) -> AsyncIterator[QueryService]:
     """Run the service until the block ends."""
     # Progress is asked for anew with every request, unless a test is about the cache.
     chosen = QuerySettings(clickhouse=clickhouse, **{"freshness_cache_s": 0, **settings})  # type: ignore[arg-type]
@@ -120,7 +122,8 @@ async def query_service(clickhouse: str, *, patience: Patience = PATIENCE, **set
         ),
     )
     listening = socket.socket()
-    listening.bind(("127.0.0.1", 0))
+    listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    listening.bind(("127.0.0.1", port))
     # Requests may come before the server's first step.
     listening.listen()
     server = make_server(application(services), stop_timeout_s=chosen.query_stop_timeout_s, patience=patience)

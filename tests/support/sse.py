@@ -20,6 +20,7 @@ class EventStream:
     async def read(self, response: aiohttp.ClientResponse) -> AsyncIterator[dict[str, Any] | None]:
         """Give each log as it comes, and None for a block without one."""
         data: list[bytes] = []
+        place = self.last_id
         async for raw in response.content:
             line = raw.rstrip(b"\r\n")
             name, _, value = line.partition(b":")
@@ -27,13 +28,15 @@ class EventStream:
             if not line:
                 found = orjson.loads(b"\n".join(data)) if data else None
                 data = []
+                # Only now: an event that was cut off has not been seen.
+                self.last_id = place
                 if found is not None:
                     self.logs.append(found)
                 yield found
             elif not name:
                 self.comments.append(value.decode())
             elif name == b"id":
-                self.last_id = value.decode()
+                place = value.decode()
             elif name == b"data":
                 data.append(value)
             elif name == b"retry":

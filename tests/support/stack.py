@@ -1,6 +1,7 @@
 """The whole stack as users start it: `toolledger up` in a folder of the test's own."""
 
 import json
+import os
 import signal
 import subprocess
 from collections.abc import Mapping
@@ -63,7 +64,7 @@ class Stack:
         eventually("the key is in force", lambda: self.get("/v1/freshness", key=key).status_code == 200)
         return str(key)
 
-    def toolledger(self, *arguments: str, status: int = 0) -> str:
+    def toolledger(self, *arguments: str, status: int = 0, env: Mapping[str, str] | None = None) -> str:
         """Run a command against the stack; return its standard output."""
         done = subprocess.run(
             [ROOT / ".venv" / "bin" / "toolledger", *arguments, "--data", str(self.data)],
@@ -71,6 +72,7 @@ class Stack:
             text=True,
             timeout=120,
             check=False,
+            env={**os.environ, **(env or {})},
         )
         assert done.returncode == status, (arguments, done.returncode, done.stdout, done.stderr)
         return done.stdout

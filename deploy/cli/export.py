@@ -1,0 +1,97 @@
+"""Take logs along as a file, with a progress bar; the file has its name only once it is whole."""
+
+import contextlib
+import os
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import BinaryIO, Final
+
+import click
+
+from deploy.api import Api, BrokenOffError
+from ingest.contract.errors import LedgerError
+
+EXPORT: Final = "/v1/logs/export"
+FORMATS: Final = ("ndjson", "csv", "parquet")
+_ENDINGS: Final = {".csv": "csv", ".parquet": "parquet"}
+_PART_BYTES: Final = 256 * 1024
+
+
+def format_of(file: str) -> str:
+    """Return the format that a file's name asks for."""
+    return _ENDINGS.get(Path(file).suffix.lower(), FORMATS[0])
+
+
+def export(api: Api, asked: Mapping[str, object], file: str) -> None:
+    """Write all that is asked for to a file; `-` is standard output.
+
+    Raises:
+        LedgerError: the service refuses, or broke off; no file of that name was made or changed.
+    """
+    if file == "-":
+        _take(api, asked, sys.stdout.buffer)
+        sys.stdout.buffer.flush()
+        return
+    part = Path(f"{file}.part")
+    try:
+        with part.open("wb") as target:
+            count = _take(api, asked, target)
+        part.replace(file)
+    except OSError as error:
+        raise LedgerError(f"{file} cannot be written: {error.strerror or error}") from None
+    finally:
+        part.unlink(missing_ok=True)
+    told = "" if count is None else f"{count:,} logs, "
+    click.echo(f"{told}{_size(Path(file).stat().st_size)} in {file}", err=True)
+
+
+def _take(api: Api, asked: Mapping[str, object], target: BinaryIO) -> int | None:
+    """Write the answer's body; return how many logs it holds, as far as the service says so."""
+    try:
+        with api.open(EXPORT, asked) as answer:
+            told = answer.headers.get("x-total-count")
+            total = int(told) if told is not None else None
+            lines = asked["format"] != "parquet"
+            with _progress(total if lines else None) as advance:
+                while data := answer.part(_PART_BYTES):
+                    target.write(data)
+                    advance(data.count(b"\n") if lines else len(data))
+            return total
+    except BrokenOffError as error:
+        raise LedgerError(f"the export broke off ({error}); nothing was kept of it: try again") from None
+
+
+class _Advance:
+    """Moves the bar on."""
+
+    def __call__(self, by: int) -> None:
+        """Do nothing: nobody looks."""
+
+
+@contextlib.contextmanager
+def _progress(total: int | None) -> Iterator[_Advance]:
+    """Show how far it is, on a terminal."""
+    if not sys.stderr.isatty() or os.environ.get("TERM") == "dumb":
+        yield _Advance()
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+    known = (MofNCompleteColumn(), TimeRemainingColumn()) if total is not None else (TimeElapsedColumn(),)
+    with Progress(TextColumn("exporting"), BarColumn(), *known, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("", total=total)
+
+        class Advance(_Advance):
+            def __call__(self, by: int) -> None:
+                bar.advance(task, by)
+
+        yield Advance()
+
+
+def _size(count: float) -> str:
+    for unit in ("B", "kB", "MB"):
+        if count < 1000:
+            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1000
+    return f"{count:.1f} GB"

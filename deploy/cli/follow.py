@@ -1,0 +1,68 @@
+"""Follow the live tail over HTTP: each log once, through dropped connections and restarts."""
+
+import json
+import time
+from collections.abc import Iterator, Mapping
+from typing import Any, Final
+
+import click
+
+from deploy.api import Api, BrokenOffError
+from ingest.contract.errors import LedgerError, QueryError
+
+STREAM: Final = "/v1/logs/stream"
+_PAUSE_S: Final = 1.0
+_PAUSE_S_MAX: Final = 10.0
+_LINE_BYTES_MAX: Final = 8 * 1024 * 1024
+# The service is being started again, or has too much to do.
+_PASSING: Final = (429, 502, 503, 504)
+
+
+def follow(api: Api, asked: Mapping[str, object]) -> Iterator[dict[str, Any] | None]:
+    """Yield logs as they come; None once, as soon as nothing that comes will be missed.
+
+    A connection that breaks is made again, from the last log on; standard error says so.
+
+    Raises:
+        LedgerError: the service is not there at the beginning, or refuses.
+    """
+    place, failures, began = "", 0, False
+    while True:
+        try:
+            for found, log in _events(api, asked, place):
+                if failures:
+                    click.echo("following again, nothing was missed", err=True)
+                place, failures = found or place, 0
+                if not began:
+                    began = True
+                    yield None
+                if log is not None:
+                    yield log
+            reason = "the service ended it"
+        except BrokenOffError as error:
+            if not began:
+                raise LedgerError(f"no answer from {api.url} ({error}): start it with `toolledger up`") from None
+            reason = str(error)
+        except QueryError as error:
+            if not began or error.status not in _PASSING:
+                raise
+            reason = error.message
+        if not failures:
+            click.echo(f"connection lost ({reason}); trying again", err=True)
+        time.sleep(min(_PAUSE_S_MAX, _PAUSE_S * 2**failures))
+        failures += 1
+
+
+def _events(api: Api, asked: Mapping[str, object], place: str) -> Iterator[tuple[str, dict[str, Any] | None]]:
+    """Yield the place and the log of each event of one connection; events without a log have a place alone."""
+    with api.open(STREAM, asked, {"last-event-id": place} if place else {}) as answer:
+        found, data = "", b""
+        while raw := answer.line(_LINE_BYTES_MAX):
+            text = raw.rstrip(b"\r\n")
+            if text.startswith(b"id:"):
+                found = text[3:].strip().decode()
+            elif text.startswith(b"data:"):
+                data = text[5:]
+            elif not text and (found or data):
+                yield found, json.loads(data) if data else None
+                found, data = "", b""

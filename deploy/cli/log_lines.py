@@ -1,0 +1,72 @@
+"""A log as one line: whole in a pipe, cut to fit on a terminal. Pure but for what a terminal says of itself."""
+
+import os
+import shutil
+import sys
+from collections.abc import Callable
+from typing import Any, Final
+
+import click
+
+from deploy.cli.common import printable
+
+_USER_CHARS: Final = 16
+# Below these a terminal has no room for the user, and then for the day and the milliseconds.
+_COLUMNS_FOR_USER: Final = 100
+_COLUMNS_FOR_DAY: Final = 72
+_MESSAGE_CHARS_MIN: Final = 16
+
+
+def colours() -> bool:
+    """Tell whether standard output is to be in colour (https://no-color.org)."""
+    return sys.stdout.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+
+
+def columns() -> int | None:
+    """Return how wide the terminal is, None for a pipe."""
+    return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+
+
+def line(item: dict[str, Any], *, width: int | None, coloured: bool) -> str:
+    """Return one log as one line: time, status, duration, user, message, id.
+
+    Args:
+        width: what it must not be longer than; None: as long as it is.
+    """
+    paint: Callable[..., str] = click.style if coloured else _plain
+    metadata, metrics = item.get("metadata") or {}, item.get("metrics") or {}
+    failed = item["status"] == "failed"
+    duration = f"{ms(metrics.get('duration_ms'))} ms" if metrics.get("duration_ms") is not None else ""
+    message = printable(str(item.get("message") or metadata.get("tool_slug") or ""))
+    user = printable(str(metadata.get("user_id") or "-"))
+    log_id = printable(item["id"])
+    at = item["timestamp"].replace("T", " ")
+    if width is not None and width < _COLUMNS_FOR_DAY:
+        at = at[11:19]
+    cells = [
+        (at, {"dim": True}),
+        ("failed " if failed else "success", {"fg": "red", "bold": True} if failed else {"fg": "green"}),
+        (f"{duration:>10}", {}),
+    ]
+    if width is None or width >= _COLUMNS_FOR_USER:
+        cells.append((f"{user if width is None else _cut(user, _USER_CHARS):<{_USER_CHARS}}", {"fg": "cyan"}))
+    if width is not None:
+        taken = sum(len(text) + 2 for text, _ in cells) + len(log_id) + 2
+        message = _cut(message, max(_MESSAGE_CHARS_MIN, width - taken))
+        # So that ids stand in one column.
+        message = f"{message:<{max(0, width - taken)}}"
+    cells += [(message, {"fg": "red"} if failed else {}), (log_id, {"dim": True})]
+    return "  ".join(paint(text, **style) for text, style in cells)
+
+
+def ms(value: float | None) -> str:
+    """Return a duration for people."""
+    return "" if value is None else f"{value:,.0f}" if value >= 10 else f"{value:.1f}"
+
+
+def _plain(text: str, **_: Any) -> str:
+    return text
+
+
+def _cut(text: str, most: int) -> str:
+    return text if len(text) <= most else f"{text[: most - 1]}…"

@@ -1,0 +1,134 @@
+"""`toolledger logs` against a running query service: following through breaks, files that are whole or not there."""
+
+import asyncio
+import contextlib
+import csv
+import json
+import os
+import signal
+import sys
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+import pytest_asyncio
+
+from ingest.contract.store import client as open_client
+from tests.support import rows
+from tests.support.arrivals import Arrivals
+from tests.support.query_service import KEY_A, query_service
+
+pytestmark = [pytest.mark.real, pytest.mark.asyncio(loop_scope="module")]
+
+NOW = 1_795_600_000_000
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def database(clickhouse_url):
+    with rows.fresh_database(clickhouse_url) as url, contextlib.closing(open_client(url)) as client:
+        yield url, Arrivals(client)
+
+
+async def start(url, *arguments):
+    """Start a command; its output is a pipe."""
+    return await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "deploy.cli.main", *arguments),
+        cwd=Path(__file__).parents[2],
+        env={**os.environ, "TOOLLEDGER_URL": url, "TOOLLEDGER_API_KEY": KEY_A},
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+
+
+async def run(url, *arguments):
+    """Run a command to its end; return its status and what it said."""
+    process = await start(url, *arguments)
+    out, err = await asyncio.wait_for(process.communicate(), 60)
+    return process.returncode, out.decode(), err.decode()
+
+
+def events(*ids, **more):
+    return [[{"id": one, "timestamp": NOW + number, **more} for number, one in enumerate(ids)]]
+
+
+async def shown(process, count):
+    """Read so many logs of a command that follows."""
+    assert process.stdout is not None
+    lines = [await asyncio.wait_for(process.stdout.readline(), 60) for _ in range(count)]
+    if not all(lines):
+        raise AssertionError((await process.communicate())[1].decode())
+    return [json.loads(line)["id"] for line in lines]
+
+
+async def test_following_goes_on_after_a_restart(database):
+    """What was there first, then each log once, through an instance that ends and another that begins; Ctrl-C is quiet."""
+    url, arrivals = database
+    arrivals.batch(0, events("a", "b"), record_ms=NOW).write()
+    async with contextlib.AsyncExitStack() as first:
+        service = await first.enter_async_context(query_service(url))
+        process = await start(service.url, "logs", "--follow", "--json")
+        assert await shown(process, 2) == ["a", "b"]
+        await asyncio.to_thread(arrivals.batch(0, events("c"), record_ms=NOW + 1).write)
+        assert await shown(process, 1) == ["c"]
+    await asyncio.to_thread(arrivals.batch(1, events("d", "e"), record_ms=NOW + 2).write)
+    async with query_service(url, port=int(service.url.rpartition(":")[2])):
+        await asyncio.to_thread(arrivals.batch(0, events("f"), record_ms=NOW + 3).write)
+        assert sorted(await shown(process, 3)) == ["d", "e", "f"]
+        process.send_signal(signal.SIGINT)
+        out, err = await asyncio.wait_for(process.communicate(), 60)
+    assert process.returncode == 130
+    assert out == b""
+    said = err.decode().strip().splitlines()
+    assert said[0].startswith("connection lost (")
+    assert said[1:] == ["following again, nothing was missed"]
+
+
+async def test_files_are_whole(database, tmp_path):
+    """NDJSON, CSV and Parquet by the file's ending, standard output with `-`, filters as elsewhere."""
+    url, arrivals = database
+    arrivals.batch(0, events("a", "b", user_id="u1"), record_ms=NOW).write()
+    arrivals.batch(1, events("c", user_id="u2", message="=1+1"), record_ms=NOW).write()
+    async with query_service(url) as service:
+        for name in ("all.csv", "all.parquet", "all.ndjson"):
+            status, out, err = await run(service.url, "logs", "--output", str(tmp_path / name))
+            assert (status, out) == (0, ""), err
+            assert err.startswith("3 logs, ")
+        status, out, _ = await run(service.url, "logs", "-o", "-", "--user", "u2", "--search", "1+")
+        assert status == 0
+        assert [json.loads(line)["id"] for line in out.splitlines()] == ["c"]
+    with (tmp_path / "all.csv").open(newline="") as opened:
+        found = {row["id"]: row for row in csv.DictReader(opened)}
+    assert found["c"]["message"] == "'=1+1"
+    assert found.keys() == {"a", "b", "c"}
+    assert {row["id"] for row in pq.read_table(tmp_path / "all.parquet").to_pylist()} == {"a", "b", "c"}
+    assert {json.loads(line)["id"] for line in (tmp_path / "all.ndjson").read_text().splitlines()} == {"a", "b", "c"}
+
+
+async def test_a_file_that_breaks_off_is_not_there(tmp_path):
+    """Exit 2 with one line, and neither the file nor a part of it; one of that name stays as it was."""
+    file = tmp_path / "logs.ndjson"
+    file.write_text("former\n")
+
+    async def half(reader, writer):
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\nx-total-count: 9\r\n\r\n5\r\nhalf\n\r\n")
+        await writer.drain()
+        writer.close()
+
+    server = await asyncio.start_server(half, "127.0.0.1", 0)
+    async with server:
+        port = server.sockets[0].getsockname()[1]
+        status, out, err = await run(f"http://127.0.0.1:{port}", "logs", "--output", str(file))
+    assert (status, out) == (2, "")
+    assert "broke off" in err
+    assert err.count("\n") == 1
+    assert file.read_text() == "former\n"
+    assert [path.name for path in tmp_path.iterdir()] == ["logs.ndjson"]
+
+
+@pytest.mark.parametrize("arguments", [["--output", "f", "--follow"], ["--output", "f", "--limit", "3"], ["--with-data"]])
+async def test_options_that_contradict_are_refused(arguments):
+    """Exit 2 and one line."""
+    status, out, err = await run("http://127.0.0.1:1", "logs", *arguments)
+    assert (status, out) == (2, "")
+    assert err.count("\n") == 1
