@@ -1,5 +1,6 @@
 """The running stack with two projects of one organisation, keys to them, and a process for each official client."""
 
+import asyncio
 import contextlib
 import json
 import signal
@@ -9,6 +10,7 @@ from typing import Any
 
 import httpx
 
+from ingest.keys import create_key
 from tests.support.client_api import Api, Event
 from tests.support.ingest_service import free_port
 from tests.support.official_clients import Client
@@ -32,10 +34,10 @@ class Site:
         """Start everything and send each project its events."""
         self.stack.start()
         self._clients |= {name: Client(command, folder) for name, (command, folder) in self._commands.items()}
-        self._make_key("ingest", "--project", "airline", "--scope", "ingest")
-        self._make_key("acme", "--org", "acme")
+        self._make_key("ingest", project_id="airline", scope="ingest")
+        self._make_key("acme", org_id="acme")
         for project, events in projects.items():
-            key = self._make_key(project, "--project", project, "--org", "acme")
+            key = self._make_key(project, project_id=project, org_id="acme")
             eventually("the key is in force", lambda key=key: self.stack.get("/v1/freshness", key=key).status_code == 200)
             lines = b"\n".join(json.dumps(event).encode() for event in events)
             answer = self.stack.post("/v1/events", lines, key=key, **{"content-type": "application/x-ndjson"})
@@ -88,6 +90,7 @@ class Site:
         # It may not read; before keys are known it would be 503.
         return answer.status_code == 403
 
-    def _make_key(self, name: str, *arguments: str) -> str:
-        self.keys[name] = str(json.loads(self.stack.toolledger("keys", "create", *arguments, "--json"))["key"])
+    def _make_key(self, name: str, **fields: Any) -> str:
+        assert self.stack.up is not None
+        _, self.keys[name] = asyncio.run(create_key(self.stack.up.ready["kafka"], **fields))
         return self.keys[name]
