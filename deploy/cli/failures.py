@@ -113,12 +113,13 @@ def _message(group: dict[str, Any]) -> str:
 
 
 def _actions(groups: Sequence[dict[str, Any]]) -> None:
-    """Print what to do, once a class, with an example of its largest group."""
-    largest = {group["failure_class"]: group for group in reversed(groups)}
-    for name in dict.fromkeys(group["failure_class"] for group in groups):
-        group = largest[name]
-        click.echo(f"{click.style(name, bold=True)}: {group['action']}")
-        click.echo(click.style(f"  toolledger log {printable(group['example_log_id'])}", fg="cyan"))
+    """Print what to do, each advice once, with an example of the largest group it is for."""
+    told: set[str] = set()
+    for group in groups:
+        if group["action"] not in told:
+            told.add(group["action"])
+            click.echo(f"{click.style(group['failure_class'], bold=True)}: {group['action']}")
+            click.echo(click.style(f"  toolledger log {printable(group['example_log_id'])}", fg="cyan"))
 
 
 def ago(span_ms: int) -> str:

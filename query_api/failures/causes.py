@@ -63,6 +63,29 @@ CAUSES: Final = {
 }
 
 
-def cause_of(failure_class: str) -> Cause:
-    """Return the cause of a class; of one that is not known here, as of any other failure."""
-    return CAUSES.get(failure_class, CAUSES[_OTHER])
+# What a failure of no class says of itself: the first that stands in its message, in lower case.
+_SAID: Final = (
+    (
+        ("already exist", "conflict", "duplicate", "already been", "was modified"),
+        Cause(
+            "What the call makes or changes is there already, or was changed by somebody else meanwhile.",
+            "Have the agent read the present state before it writes, and repeat the change on that.",
+        ),
+    ),
+    (
+        ("not found", "does not exist", "doesn't exist", "no such", "could not find", "cannot find", "unknown", "404"),
+        Cause(
+            "What the call names is not there (any more), or the connected account may not see it.",
+            "Check the id or name in data.request of the example log. If it is right, share the item with the account.",
+        ),
+    ),
+)
+
+
+def cause_of(failure_class: str, message: str = "") -> Cause:
+    """Return the cause of a class, and within `other` of what the message says; a class unknown here is as `other`."""
+    known = CAUSES.get(failure_class, CAUSES[_OTHER])
+    if known is not CAUSES[_OTHER]:
+        return known
+    lowered = message.lower()
+    return next((cause for parts, cause in _SAID if any(part in lowered for part in parts)), known)

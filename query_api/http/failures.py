@@ -42,7 +42,7 @@ def _question(asked: Parameters, *, now_ms: int) -> Question:
 
 
 def _item(group: Group) -> dict[str, Any]:
-    cause = cause_of(group.failure_class)
+    cause = cause_of(group.failure_class, group.message)
     return {
         "failure_class": group.failure_class,
         "tool_slug": group.tool_slug,

@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -105,6 +105,32 @@ def test_usage_equals_a_plain_count(stack: Stack, entity: str, member: str) -> N
     assert {group["key"]: group["event_count"] for group in answer["groups"]} == counted
     assert answer["event_count"] == len(EVENTS)
     assert answer["total_quantity"] == str(len(EVENTS))
+
+
+# What each recorded failure says, read by hand: the rule behind it, whatever flight, price or card it was about.
+SAYS = {
+    "not available on date": "Error: flight <*> not available on date <*>",
+    "does not add up": "Error: payment amount does not add up, total price is <*>, but paid <*>",
+    "gift card balance": "Error: gift card balance is not enough",
+    "certificate cannot": "Error: certificate cannot be used to update reservation",
+    "payment method not": "Error: payment method not found",
+    "payment method certificate": "Error: payment method <*> not found",
+    "not enough seats": "Error: not enough seats on flight <*>",
+    "not enough balance": "Error: not enough balance in payment method <*>",
+}
+
+
+def test_failures_are_grouped_as_by_hand(stack: Stack) -> None:
+    """Each of the airline's refusals is one group a tool, all of them of its own making, with all its calls and users."""
+    counted: dict[tuple[str, str, str], list[dict[str, Any]]] = defaultdict(list)
+    for event in EVENTS:
+        if event["status"] == "failed":
+            (said,) = [text for part, text in SAYS.items() if part in event["error"]["message"]]
+            counted["other", event["tool_slug"], said].append(event)
+    groups = stack.get("/v1/failures", **{"from": FROM_MS, "to": TO_MS}).json()["groups"]
+    found = {(one["failure_class"], one["tool_slug"], one["message"]): (one["calls"], one["users"]) for one in groups}
+    assert found == {key: (len(calls), len({call["user_id"] for call in calls})) for key, calls in counted.items()}
+    assert sum(one["calls"] for one in groups) == 52
 
 
 def test_any_range_in_milliseconds_is_exact(stack: Stack) -> None:

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
+from deploy.sql_text import statements
 from ingest.contract.store import client as open_client
 from tests.support import rows
 
@@ -169,3 +170,19 @@ def test_a_hostile_text_takes_no_longer_than_another(store):
     """The largest message, of what sets patterns back elsewhere, is done within the time of any question."""
     hostile = ["a-" * 8_000, '"' * 16_000, "'a " * 5_000, "1." * 8_000 + "x", "/" * 16_000, "a@" * 8_000, "{'a':" * 3_000]
     assert len(patterns(store, hostile * 20)) == 140
+
+
+def test_rows_older_than_the_column_have_their_pattern_too(clickhouse_url):
+    """Whoever migrates a table with rows in it asks them like any other, before and after a merge."""
+    with rows.fresh_database(clickhouse_url) as url, open_client(url) as client:
+        client.command("ALTER TABLE tool_executions DROP COLUMN failure_pattern")
+        old = {"status": "failed", "error_message": "Server error '503 Service Unavailable' for url https://x.example/7"}
+        rows.insert(client, [{"id": str(number), "timestamp": number} | old for number in range(9)], batches=3)
+        for file in sorted(rows.MIGRATIONS.glob("*_failure_pattern*.sql")):
+            for statement in statements(file.read_text()):
+                client.command(statement)
+        asked = "SELECT DISTINCT failure_pattern FROM tool_executions"
+        expected = [("Server error '503 Service Unavailable' for url <*>",)]
+        assert client.query(asked).result_rows == expected
+        client.command("OPTIMIZE TABLE tool_executions FINAL")
+        assert client.query(asked).result_rows == expected

@@ -48,6 +48,15 @@ def test_every_class_has_a_cause() -> None:
     assert cause_of("of a later version") == CAUSES["other"]
 
 
+def test_what_is_missing_or_there_already_is_told_of_what_has_no_class() -> None:
+    """The message is asked only where the class says nothing."""
+    missing, there = cause_of("other", "Item <*> NOT FOUND"), cause_of("other", "Contact already exists")
+    assert "not there" in missing.likely_cause
+    assert "there already" in there.likely_cause
+    assert cause_of("timeout", "Item <*> not found") == CAUSES["timeout"]
+    assert cause_of("other", "gift card balance is not enough") == CAUSES["other"]
+
+
 @pytest.mark.parametrize(
     ("text", "status"),
     [
