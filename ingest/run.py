@@ -11,6 +11,7 @@ from setproctitle import setproctitle
 from ingest.contract import logs
 from ingest.contract.control import ControlFollower
 from ingest.contract.errors import ConfigurationError
+from ingest.contract.http_connections import raise_file_limit
 from ingest.http.app import IngestApp
 from ingest.http.body import InFlight
 from ingest.http.events import EventsRoute
@@ -37,6 +38,7 @@ def main(settings: IngestSettings) -> int:
     # Its lines repeat with every attempt; the publisher says once what was lost and when it is back.
     logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
     logging.getLogger("uvicorn.error").setLevel(logging.WARNING)
+    raise_file_limit()
     # Requests make many objects and no cycles: looking for cycles less often gives back a tenth of the time.
     gc.set_threshold(50_000, 10, 10)
     try:

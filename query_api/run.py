@@ -12,6 +12,7 @@ from setproctitle import setproctitle
 from ingest.contract import logs
 from ingest.contract.control import ControlFollower
 from ingest.contract.errors import ConfigurationError
+from ingest.contract.http_connections import raise_file_limit
 from ingest.contract.replayer import Replayer
 from query_api.export.places import Exports
 from query_api.http.app import application
@@ -39,6 +40,7 @@ def main(settings: QuerySettings) -> int:
     # The follower says once that Kafka is away; these would say it with every attempt.
     logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
     logging.getLogger("uvicorn.error").setLevel(logging.WARNING)
+    raise_file_limit()
     try:
         with asyncio.Runner(loop_factory=uvloop.Loop) as runner:
             runner.run(serve(settings))

@@ -41,7 +41,7 @@ _CODE: Final = re.compile(r"(?:Code: |error code )(\d+)")
 _NARROW: Final = "Ask for a shorter time range, fewer groups or more filters."
 # The client waits a little longer than ClickHouse works, so that ClickHouse's own refusal arrives.
 _READ_SLACK_S: Final = 5
-# The line of questions that are nobody's: freshness, which every answer needs, and readiness.
+# The line of questions that are nobody's, and that every answer needs: freshness above all.
 _SYSTEM: Final = "system"
 # With names in the first line, so that there is no empty answer.
 _FORMAT: Final = "JSONCompactEachRowWithNames"
@@ -99,9 +99,13 @@ class Reader:
             more["max_execution_time"] = min(time_s_max, self._settings.query_time_s_max)
         return await self._ask(statement.text, statement.parameters(), more, line=statement.tenant.line)
 
-    async def system_rows(self, text: str, parameters: Mapping[str, Any] | None = None) -> list[Row]:
-        """Return the rows of a question that holds nobody's data: progress, receipts and schema. Raises as `rows` does."""
-        return await self._ask(text, parameters or {}, {}, line=_SYSTEM)
+    async def system_rows(self, text: str, parameters: Mapping[str, Any] | None = None, *, line: str = _SYSTEM) -> list[Row]:
+        """Return the rows of a question that holds nobody's data: progress, receipts and schema. Raises as `rows` does.
+
+        Args:
+            line: who waits in line with it; by default what every answer needs.
+        """
+        return await self._ask(text, parameters or {}, {}, line=line)
 
     async def close(self) -> None:
         """Close the connections."""

@@ -5,6 +5,7 @@ any size.
 """
 
 import asyncio
+import resource
 from http import HTTPStatus
 from typing import Any, Final, Literal
 
@@ -18,6 +19,13 @@ log = logger(__name__)
 
 # Of a request's line and headers. What common proxies pass on is at most half of it.
 HEAD_BYTES_MAX: Final = 64 * 1024
+
+
+def raise_file_limit() -> None:
+    """Allow as many connections as the machine does: clients that stay soon reach the usual soft limit of 1,024 files."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 class Patience(msgspec.Struct, frozen=True, kw_only=True):

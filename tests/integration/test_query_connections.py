@@ -3,7 +3,10 @@
 import asyncio
 import contextlib
 import json
+import resource
+import signal
 import socket
+import sys
 
 import pytest
 import pytest_asyncio
@@ -145,3 +148,29 @@ async def test_an_answer_that_nobody_reads_is_given_up(service):
                 while True:
                     await loop.sock_sendall(client, head(method="GET", path="/metrics"))
     assert (await service.get("/healthz", key=None)).status == 200
+
+
+async def test_more_connections_are_taken_than_the_usual_limit_of_files(clickhouse_url):
+    """A soft limit is raised to what the machine allows: clients that stay do not keep others out."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "query_api.run"),
+        env={"TOOLLEDGER_QUERY_PORT": str(port), "TOOLLEDGER_CLICKHOUSE": clickhouse_url, "TOOLLEDGER_KAFKA": "127.0.0.1:9"},
+        stderr=asyncio.subprocess.PIPE,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (100, hard)),
+    )
+    assert process.stderr is not None
+    assert b"query_listening" in await asyncio.wait_for(process.stderr.readline(), CUT_S)
+    async with contextlib.AsyncExitStack() as stack:
+        for _ in range(200):
+            _, writer = await asyncio.open_connection("127.0.0.1", port)
+            stack.callback(writer.close)
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        stack.callback(writer.close)
+        writer.write(head(method="GET", path="/healthz"))
+        assert (await answer(reader))[0] == 200
+    process.send_signal(signal.SIGTERM)
+    assert await asyncio.wait_for(process.wait(), CUT_S) == 0

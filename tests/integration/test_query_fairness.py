@@ -63,6 +63,17 @@ async def test_a_light_question_goes_before_the_heavy_ones_of_another(database, 
         assert reader.queue.turns.tenants() == 0
 
 
+async def test_readiness_keeps_no_answer_from_its_freshness(database):
+    """Asked by anybody without a key, however often, it waits in a line of its own."""
+    async with query_service(database, query_in_flight_max=2, query_in_flight_per_project_max=1) as service:
+        reader = service.services.reader
+        asked = [asyncio.create_task(reader.system_rows("SELECT sleep(0.3)", line="readiness")) for _ in range(12)]
+        await eventually(_true_when(lambda: reader.queue.turns.waiting() == 11))
+        assert (await service.get("/v1/freshness")).status == 200
+        assert sum(task.done() for task in asked) <= 4
+        await asyncio.gather(*asked)
+
+
 async def test_too_much_at_once_is_429_over_http_and_the_others_do_not_notice(database):
     """With no room to wait, what is beyond the project's own turns is refused with a time; another project is served."""
     async with query_service(database, query_in_flight_per_project_max=1, query_waiting_per_project_max=0) as service:
