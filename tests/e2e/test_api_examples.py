@@ -18,7 +18,7 @@ from ingest.contract.openapi import curl, sent, target
 from ingest.contract.topics import HEADER_PROJECT, TOOL_EXECUTIONS
 from query_api.openapi.document import PARTS
 from query_api.openapi.letters import EXAMPLE_ID
-from tests.support import api_answers
+from tests.support import api_answers, schemathesis
 from tests.support.pipeline import eventually
 from tests.support.stack import Stack
 
@@ -93,6 +93,14 @@ async def test_every_example_works_as_it_stands(stack: Stack, keys: str) -> None
                 eventually("the event is a log", lambda path=path: stack.get(path).status_code == 200)
     assert not wrong, "\n".join("\n".join(one) for one in wrong)
     _commands(running)
+
+
+async def test_requests_made_from_the_document_are_answered_at_the_public_address(
+    stack: Stack, keys: str, tmp_path: Path
+) -> None:
+    """Events and what is for machines: what ingest answers itself."""
+    selection = ("--include-path-regex", "^/v1/events|^/(healthz|readyz|metrics|docs)")
+    await schemathesis.run(stack.up.ready["url"], stack.key, *selection, folder=tmp_path)
 
 
 def _commands(running: Running) -> None:

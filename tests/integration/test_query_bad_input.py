@@ -15,7 +15,7 @@ from multidict import CIMultiDict
 
 from ingest.contract.store import client as open_client
 from query_api.http.app import OPERATIONS
-from tests.support import api_answers, rows
+from tests.support import api_answers, rows, schemathesis
 from tests.support.query_service import KEY_A, KEY_ORG, query_service
 
 pytestmark = [pytest.mark.real, pytest.mark.asyncio(loop_scope="module")]
@@ -263,3 +263,13 @@ async def test_no_bytes_make_a_500(service, target, segment, query, body):
     is_json = raw.headers.get("content-type", "").startswith("application/json")
     if "{id}" not in path:
         api_answers.check(method, path, raw.status, CIMultiDict(raw.headers), json.loads(raw.body) if is_json else None)
+
+
+async def test_requests_made_from_the_document_are_answered_as_it_tells(service, tmp_path):
+    """Whatever its schemas allow or forbid, at their borders and at random, for keys of both kinds."""
+    for key, selection in (
+        # The public address answers for machines and takes events; a live tail has no end.
+        (KEY_A, ("--exclude-path-regex", "/org/|/stream|^/v1/events|^/(healthz|readyz|metrics)")),
+        (KEY_ORG, ("--include-path-regex", "/org/")),
+    ):
+        await schemathesis.run(service.url, key, *selection, folder=tmp_path)
