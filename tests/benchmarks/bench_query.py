@@ -128,7 +128,6 @@ class Bench:
         latencies = []
         before = self.spent()
         for _ in range(count):
-            self.ask.now_ms = time.time_ns() // 1_000_000
             request = question.make(self.ask)
             began = time.perf_counter()
             status, body = await connection.send(request)
@@ -140,7 +139,7 @@ class Bench:
 
     async def raw(self, question: Question) -> float | None:
         """Return ms that the same figures take from raw rows, asked of ClickHouse itself; None where there is no such SQL."""
-        text = raw_sql(question, now_ms=time.time_ns() // 1_000_000)
+        text = raw_sql(question, now_ms=self.ask.now_ms)
         if text is None:
             return None
         began = time.perf_counter()
@@ -175,7 +174,6 @@ class Bench:
         tasks = []
         for number, question in enumerate(chosen):
             due = began + number / rate
-            self.ask.now_ms = time.time_ns() // 1_000_000
             await asyncio.sleep(max(0.0, due - time.perf_counter()))
             tasks.append(asyncio.create_task(one(question, due)))
         await asyncio.gather(*tasks)
@@ -261,7 +259,7 @@ def bench(folder: Path, *, rate: int, count: int, rounds: int, rates: Sequence[i
             service = Process("query", ["query"], folder=folder, env=settings)
             eventually("the service is ready", lambda: _ready(port))
             print(f"{rows:,} rows, {len(calls):,} sampled; {rate:,} events/s arrive; {os.cpu_count()} cores", flush=True)
-            ask = Asker(keys[PROJECT], org_key, calls, now_ms=time.time_ns() // 1_000_000)
+            ask = Asker(keys[PROJECT], org_key, calls, now_ms=max(call.timestamp_ms for call in calls))
             made = Bench(pipeline, service, port, ask)
             asyncio.run(measure(made, count=count, rounds=rounds, rates=rates, only=only))
             service.end()

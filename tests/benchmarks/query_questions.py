@@ -36,7 +36,7 @@ class Asker:
     """Makes requests of one project's key (and one organisation's) about calls that are there.
 
     Args:
-        now_ms: what questions mean by now; moved on by whoever asks.
+        now_ms: when the history ended, which questions mean by now.
     """
 
     def __init__(self, key: str, org_key: str, calls: Sequence[Call], *, now_ms: int) -> None:
