@@ -1,5 +1,6 @@
 """Routes of logs: CONTRACT sections 2 and 3."""
 
+import time
 from typing import Any, Final, cast
 
 import orjson
@@ -13,8 +14,9 @@ from query_api.http import members
 from query_api.http.caller import Caller
 from query_api.http.edge import Answer, Services, read_body
 from query_api.http.members import Faults
-from query_api.logs import Search, detail_statement, search_statement
+from query_api.logs import Search, detail_statement, newest_stretch, search_statement
 from query_api.paging import Cursors
+from query_api.store import Row
 from query_api.tenant import Tenant
 
 LIMIT_DEFAULT: Final = 20
@@ -30,7 +32,7 @@ async def search(request: Request, caller: Caller, services: Services) -> Answer
     question, cursors = _search(body, tenant, services.settings.cursor_secret.get_secret_value(), faults)
     # Before the data: what was complete by then is in the answer.
     progress = await services.freshness.get()
-    rows = await services.reader.rows(search_statement(tenant, question))
+    rows = await _rows(tenant, question, services)
     page = rows[: question.limit]
     following = cursors.write(log_items.place_of(page[-1])) if len(rows) > question.limit else None
     answer = {"logs": [log_items.item(row) for row in page], "next_cursor": following}
@@ -47,6 +49,16 @@ async def detail(request: Request, caller: Caller, services: Services) -> Answer
         error = QueryError(404, slug_of(404), "Log not found")
         return Answer(error=error, complete_until_ms=progress.complete_until_ms)
     return Answer(body=orjson.dumps(log_items.detail(rows[0])), complete_until_ms=progress.complete_until_ms)
+
+
+async def _rows(tenant: Tenant, question: Search, services: Services) -> list[Row]:
+    """Return a page's rows: out of the newest ones if these fill it, else out of all."""
+    newest = newest_stretch(question, now_ms=time.time_ns() // 1_000_000)
+    if newest is not None:
+        rows = await services.reader.rows(search_statement(tenant, newest))
+        if len(rows) > question.limit:
+            return rows
+    return await services.reader.rows(search_statement(tenant, question))
 
 
 def _search(body: dict[str, Any], tenant: Tenant, secret: str, faults: Faults) -> tuple[Search, Cursors]:

@@ -219,17 +219,15 @@ def _present(tenant: Tenant, question: Question, conditions: Sequence[str], colu
 
 
 def _created_of_days(tenant: Tenant, question: Question, keys: Sequence[str]) -> str:
-    """Return sessions by their first call, from rows of days: those first seen in the range, less those seen before it."""
-    from_ms, to_ms = question.from_ms, question.to_ms
+    """Return sessions by their first call, from rows of days: all up to the range's end are grouped.
+
+    Of a session seen in the range, rows before it decide; to look for these costs more than to group everything.
+    """
     session = "subject" if len(tenant.projects) == 1 and not question.group_by else "project_id, subject"
-    kind = f"kind = '{KIND_SESSION_DAY}'"
-    days = _within("window_start", _seconds, [(from_ms // DAY_MS * DAY_MS, -(-to_ms // DAY_MS) * DAY_MS)])
-    here = [kind, days, f"{_FIRST_MS} >= {from_ms:d} AND {_FIRST_MS} < {to_ms:d}"]
-    candidates = f"SELECT {session} {tenant.rows_of(USAGE_WINDOWS, here)}"
-    until = f"window_start < {_seconds(-(-from_ms // DAY_MS) * DAY_MS)}"
-    before = [kind, until, f"{_FIRST_MS} < {from_ms:d}", f"({session}) IN ({candidates})"]
-    known = f"SELECT {session} {tenant.rows_of(USAGE_WINDOWS, before)}"
-    source = f"SELECT {session} {tenant.rows_of(USAGE_WINDOWS, [*here, f'({session}) NOT IN ({known})'])} GROUP BY {session}"
+    until = f"window_start < {_seconds(-(-question.to_ms // DAY_MS) * DAY_MS)}"
+    rows = tenant.rows_of(USAGE_WINDOWS, [f"kind = '{KIND_SESSION_DAY}'", until])
+    created = f"first_ms >= {question.from_ms:d} AND first_ms < {question.to_ms:d}"
+    source = f"SELECT {session}, min({_FIRST_MS}) AS first_ms {rows} GROUP BY {session} HAVING {created}"
     return _branch(question, keys, {"created": "count()"}, source)
 
 
