@@ -59,8 +59,8 @@ _PLAIN: Final = {
         """
         no connected account, connected account not found, no active connected account, no active connection found,
         router v2 no active connection, no connection found for, could not find a connection with app, connected account
-        entity id mismatch, does not match the connected account, account is not connected, has not connected, please
-        connect your
+        entity id mismatch, does not match the connected account, account is not connected, account not connected, no
+        connection for toolkit, has not connected, please connect your
         """
     ),
     "rate_limited": _phrases(
@@ -85,10 +85,12 @@ _PLAIN: Final = {
         bad credentials, invalid password, invalid username, username and password not accepted, username or password,
         authentication failed, authenticationfailed, authentication required, requires authentication, authentication
         error., authentication credentials were not, not authenticated, must be authenticated, must be logged in,
-        unauthenticated, session expired, session has expired, invalid session id, invalid login, invalid client token
-        id, invalid access key id, access key id you provided, security token included in the request is, signature does
-        not match, signature we, unrecognized client, unable to locate credentials, no credentials error, token
-        validation failure, token is missing or expired, requires a valid api key, error invalid apikey, invalid client.
+        unauthenticated, session expired, session has expired, session timed out, session has timed out, log in again,
+        please log in, please sign in, sign in first, need to sign in, need to log in, oauth token not found, invalid
+        session id, invalid login, invalid client token id, invalid access key id, access key id you provided, security
+        token included in the request is, signature does not match, signature we, unrecognized client, unable to locate
+        credentials, no credentials error, token validation failure, token is missing or expired, requires a valid api
+        key, error invalid apikey, invalid client.
         """
     ),
     "forbidden": _phrases(
@@ -122,15 +124,16 @@ _LIKELY: Final = {
         failed, network is unreachable, not connected to the internet, no route to host, connection refused, connection
         reset, connection aborted, connection closed, connection error, connection attempts failed, connection was
         closed, connection to stripe, connect error, connector error, cannot connect, could not connect, failed to
-        connect, failed to establish a new connection, getaddrinfo, name resolution, failed to resolve, name or service
-        not known, nodename nor servname, no such host, certificate verify failed, certificate signed by unknown, unable
-        to get local issuer, self signed cert, unable to verify the first certificate, certificate has expired, cert has
-        expired, ssl error, sslerror, ssl routines, tls handshake, ssl handshake, remote end closed, server
-        disconnected, remote protocol error, premature close, unexpected eof, proxy error, proxy authentication required
+        connect, failed to establish a new connection, getaddrinfo, name resolution, failed to resolve, could not
+        resolve, name not resolved, unknown host, err connection, name or service not known, nodename nor servname, no
+        such host, certificate verify failed, certificate signed by unknown, unable to get local issuer, self signed
+        cert, unable to verify the first certificate, certificate has expired, cert has expired, ssl error, sslerror,
+        ssl routines, tls handshake, ssl handshake, remote end closed, server disconnected, remote protocol error,
+        premature close, unexpected eof, proxy error, proxy authentication required
         """
     ),
-    "unauthorized": _phrases("unauthorized, unauthorised, not authorized."),
-    "forbidden": _phrases("^ forbidden., is forbidden., access forbidden, forbidden by, forbidden for"),
+    "unauthorized": _phrases("unauthorized, unauthorised"),
+    "forbidden": _phrases("not authorized., ^ forbidden., is forbidden., access forbidden, forbidden by, forbidden for"),
     "upstream_error": _phrases(
         """
         internal server error, internal error, bad gateway, service unavailable, service is unavailable, temporarily
@@ -146,8 +149,11 @@ _LIKELY: Final = {
         param, invalid value, invalid format, invalid field, invalid type, invalid json, invalid integer, invalid
         blocks, invalid recipient, invalid email, invalid date, invalid filter, invalid query, not a valid, were not
         valid, missing required, required field, field required, fields are missing, required parameter, required
-        property, missing field, missing param, parameter missing, parameter invalid, is required., must be., must
-        have., should be a., should be defined, out of range, too long, text too long, context length, unknown field,
+        property, missing field, missing param, missing value, missing argument, parameter missing, parameter invalid,
+        is required., must be a., must be an., must be one of, must be between, must be at, must be of, must be in.,
+        must be greater, must be less, must be string, must be integer, must be number, must be positive, must be set,
+        must be provided, must be valid, must be unique, must be specified, must be defined, must not be., must have.,
+        should be a., should be defined, out of range, too long, text too long, context length, unknown field,
         unexpected keyword argument, required positional argument, is not of type, no such column, parse error, problems
         parsing
         """
@@ -171,8 +177,9 @@ _BY_FIRST_WORD: Final = _by_first_word()
 # `Tool X not found`, `unknown action`: at most a word between, for a tool may well say of something else that it is missing.
 _TOOL: Final = re.compile(
     r"\b(?:tool|action)\b(?: named| with)?(?: slug)?[ :]*[\"'`]?(?:[\w.-][\w.:-]{0,255})?[\"'`]?(?: is| was)? ?"
-    r"(?:not[ _]?found|does(?: not|n't) exist|not registered|not available in)"
-    r"|\b(?:unknown|no such|retrieve) (?:tool|action)\b|\btool[ _]?not[ _]?found|^method[ _]not[ _]found|-32601\b",
+    r"(?:not[ _]?found|does(?: not|n't) exist|not registered|not (?:available|enabled) (?:in|for))"
+    r"|\b(?:unknown|no such|retrieve) (?:tool|action)\b|\bno (?:tool|action) (?:named|called)\b"
+    r"|\btool[ _]?not[ _]?found|^method[ _]not[ _]found|-32601\b",
     re.IGNORECASE,
 )
 _NOT_CONNECTED: Final = re.compile(r" not connected to (?!(?:the )?(?:internet|network|server|database|vpn|power)\b)")
