@@ -57,8 +57,8 @@ def told(schema, prefix=""):
         names |= within
         if within:
             body[name] = [value] if "items" in inner else value
-        elif prefix:
-            body |= {name: one for one in [sample(inner)] if one is not None}
+        elif prefix and (given := sample(inner)) is not None:
+            body[name] = given
     return names, body
 
 
