@@ -32,7 +32,7 @@ _OLDEST_MS: Final = 1_420_066_800_000
 _LANDMARKS: Final = 8192
 # 2^40 milliseconds and 2^13 landmarks are the 53 bits of a double; they last until 2049.
 _CURSOR_MAX: Final = 2**53 - 1
-# Read beyond a page, in search of a row that can be named. Enough up to some 25,000 rows of one millisecond.
+# How much longer a page may become, in search of a row that can be named. Enough up to some 25,000 rows of one millisecond.
 EXTRA_ROWS: Final = 100
 
 COLUMNS: Final = (*ITEM_COLUMNS, "landmark")
@@ -90,7 +90,7 @@ class Behind:
 
 
 def page_statement(tenant: Tenant, listing: Listing, behind: Behind | None) -> Statement:
-    """Return the statement of a page: rows of `COLUMNS`, up to `1 + EXTRA_ROWS` more than the page holds."""
+    """Return the statement of a page: rows of `COLUMNS`, one more than the page holds where there is a next one."""
     where, values = _conditions(listing)
     if behind is not None:
         values["after_ms"] = behind.at_ms
@@ -102,11 +102,15 @@ def page_statement(tenant: Tenant, listing: Listing, behind: Behind | None) -> S
             where.append(f"timestamp < {after} OR (timestamp = {after} AND id < {{after_id:String}})")
             where.append(f"timestamp <= {after}")
             values["after_id"] = behind.id
-    text = (
-        f"SELECT {', '.join(ITEM_COLUMNS)}, {_LANDMARK} AS landmark {tenant.rows_of(TOOL_EXECUTIONS, where)}"
-        f" ORDER BY timestamp DESC, id DESC LIMIT {listing.limit + 1 + EXTRA_ROWS:d}"
-    )
-    return Statement(tenant=tenant, text=text, values=values)
+    return Statement(tenant=tenant, text=_rows(tenant, where, limit=listing.limit + 1), values=values)
+
+
+def rest_statement(tenant: Tenant, listing: Listing, behind: Behind) -> Statement:
+    """Return the statement of what follows a row within its millisecond: rows of `COLUMNS`, at most `EXTRA_ROWS + 1`."""
+    where, values = _conditions(listing)
+    where += [f"timestamp = {_moment('at_ms')}", "id < {after_id:String}"]
+    text = _rows(tenant, where, limit=EXTRA_ROWS + 1)
+    return Statement(tenant=tenant, text=text, values={**values, "at_ms": behind.at_ms, "after_id": behind.id})
 
 
 def landmarks_statement(tenant: Tenant, listing: Listing, at_ms: int) -> Statement:
@@ -125,31 +129,41 @@ def named_statement(tenant: Tenant, listing: Listing, cursor: Cursor) -> Stateme
     return Statement(tenant=tenant, text=text, values={**values, "at_ms": cursor.at_ms, "landmark": cursor.landmark})
 
 
-def open_end(rows: Sequence[Sequence[Any]], limit: int) -> int | None:
-    """Return the millisecond in which a page would end before its last row, None where a page ends well without a landmark."""
+def last(rows: Sequence[Sequence[Any]], limit: int) -> Behind | None:
+    """Return the row that a page would end with in the middle of its millisecond, None where a page ends well by itself."""
     if len(rows) <= limit or _at_ms(rows[limit]) != _at_ms(rows[limit - 1]):
         return None
-    return _at_ms(rows[limit - 1])
+    return Behind(at_ms=_at_ms(rows[limit - 1]), id=rows[limit - 1][0])
 
 
-def cut(rows: Sequence[Sequence[Any]], limit: int, unique: frozenset[int]) -> tuple[int, Cursor | None] | None:
-    """Return how many of the rows are on the page, and the cursor behind them.
+def following(rows: Sequence[Sequence[Any]], limit: int) -> Cursor | None:
+    """Return the cursor of a page that ends well by itself, None for the last page."""
+    return Cursor(at_ms=_at_ms(rows[limit - 1]), landmark=0) if len(rows) > limit else None
+
+
+def cut(rows: Sequence[Sequence[Any]], unique: frozenset[int]) -> tuple[int, Cursor] | None:
+    """Return how many rows go on a page, up to the first that can be named, and the cursor behind them.
 
     Args:
-        rows: of `page_statement`.
-        unique: landmarks of `landmarks_statement` in the millisecond `open_end(rows, limit)`.
+        rows: the last one of the page, and then those of `rest_statement`, as far as they were read.
+        unique: landmarks of `landmarks_statement` in their millisecond.
 
     Returns:
-        None as the cursor of the last page; None at all where no row can be named within `EXTRA_ROWS`.
+        None where no row within `EXTRA_ROWS` can be named.
     """
-    for size in range(limit, len(rows)):
-        at_ms, landmark = _at_ms(rows[size - 1]), rows[size - 1][-1]
-        if _at_ms(rows[size]) != at_ms:
-            return size, Cursor(at_ms=at_ms, landmark=0)
-        if landmark in unique:
-            return size, Cursor(at_ms=at_ms, landmark=landmark)
-    # All that was read; there may be more unless fewer came than were asked for.
-    return None if len(rows) == limit + 1 + EXTRA_ROWS else (len(rows), None)
+    at_ms = _at_ms(rows[0])
+    for size, row in enumerate(rows[: EXTRA_ROWS + 1], start=1):
+        if row[-1] in unique:
+            return size, Cursor(at_ms=at_ms, landmark=row[-1])
+    # The millisecond itself may end here; what comes behind it may be nothing, which the next page then says.
+    return None if len(rows) > EXTRA_ROWS + 1 else (len(rows), Cursor(at_ms=at_ms, landmark=0))
+
+
+def _rows(tenant: Tenant, where: Sequence[str], *, limit: int) -> str:
+    return (
+        f"SELECT {', '.join(ITEM_COLUMNS)}, {_LANDMARK} AS landmark {tenant.rows_of(TOOL_EXECUTIONS, where)}"
+        f" ORDER BY timestamp DESC, id DESC LIMIT {limit:d}"
+    )
 
 
 def _at_ms(row: Sequence[Any]) -> int:

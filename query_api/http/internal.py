@@ -87,19 +87,21 @@ async def _behind(tenant: Tenant, asked: Listing, cursor: Cursor, services: Serv
 
 
 async def _page(tenant: Tenant, asked: Listing, behind: Behind | None, services: Services) -> tuple[list[Row], Cursor | None]:
-    rows = await services.reader.rows(internal_logs.page_statement(tenant, asked, behind))
-    open_ms = internal_logs.open_end(rows, asked.limit)
-    unique: frozenset[int] = frozenset()
-    if open_ms is not None:
-        found = await services.reader.rows(internal_logs.landmarks_statement(tenant, asked, open_ms))
-        unique = frozenset(landmark for (landmark,) in found)
-    cut = internal_logs.cut(rows, asked.limit, unique)
+    ask = services.reader.rows
+    rows = await ask(internal_logs.page_statement(tenant, asked, behind))
+    last = internal_logs.last(rows, asked.limit)
+    page = rows[: asked.limit]
+    if last is None:
+        return page, internal_logs.following(rows, asked.limit)
+    unique = frozenset(landmark for (landmark,) in await ask(internal_logs.landmarks_statement(tenant, asked, last.at_ms)))
+    rest = [] if page[-1][-1] in unique else await ask(internal_logs.rest_statement(tenant, asked, last))
+    cut = internal_logs.cut([page[-1], *rest], unique)
     if cut is None:
         narrow = "Ask for fewer with search_params, or page with POST /api/v3.1/logs/tool_execution, which has no such bound."
         message = f"More logs share one millisecond than a cursor that is a number can tell apart. {narrow}"
         raise QueryError(400, "Query_TooLarge", message, suggested_fix=narrow)
-    size, following = cut
-    return rows[:size], following
+    size, cursor = cut
+    return page + rest[: size - 1], cursor
 
 
 def _listing(body: dict[str, Any], faults: Faults) -> Listing:

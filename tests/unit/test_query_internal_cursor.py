@@ -1,6 +1,6 @@
 """The number cursor of the older listing: what it can hold, and where pages end."""
 
-from query_api.internal_logs import EXTRA_ROWS, Cursor, cut, open_end, parse
+from query_api.internal_logs import EXTRA_ROWS, Behind, Cursor, cut, following, last, parse
 
 T0 = 1_776_384_000_000
 
@@ -24,23 +24,27 @@ def test_numbers_that_are_no_cursors():
         assert parse(number) is None
 
 
-def test_a_page_ends_at_a_millisecond_or_behind_a_row_that_can_be_named():
-    """It is longer where it must be, never shorter, and the last one has no cursor."""
-    assert cut([], 2, frozenset()) == (0, None)
-    assert cut([row(5, 1), row(5, 1)], 2, frozenset()) == (2, None)
+def test_a_page_that_ends_with_its_millisecond_needs_no_landmark():
+    """It is named by that millisecond, and the last page by nothing."""
+    for rows in ([], [row(5, 1), row(5, 1)]):
+        assert last(rows, 2) is None
+        assert following(rows, 2) is None
     border = [row(5, 1), row(5, 2), row(4, 3)]
-    assert open_end(border, 2) is None
-    assert cut(border, 2, frozenset()) == (2, Cursor(at_ms=5, landmark=0))
-    inside = [row(5, 1), row(5, 2), row(5, 3), row(5, 2), row(4, 9)]
-    assert open_end(inside, 2) == 5
-    assert cut(inside, 2, frozenset((1, 2, 3))) == (2, Cursor(at_ms=5, landmark=2))
-    assert cut(inside, 2, frozenset((1, 3))) == (3, Cursor(at_ms=5, landmark=3))
-    assert cut(inside, 2, frozenset((1,))) == (4, Cursor(at_ms=5, landmark=0))
-    assert cut(inside[:4], 2, frozenset((1,))) == (4, None)
+    assert last(border, 2) is None
+    assert following(border, 2) == Cursor(at_ms=5, landmark=0)
+
+
+def test_a_page_within_a_millisecond_ends_behind_a_row_that_can_be_named():
+    """It is longer where it must be, never shorter, and at the latest ends with the millisecond."""
+    assert last([row(5, 1), row(5, 2), row(5, 3)], 2) == Behind(at_ms=5, id="id")
+    inside = [row(5, 2), row(5, 3), row(5, 2)]
+    assert cut(inside, frozenset((1, 2, 3))) == (1, Cursor(at_ms=5, landmark=2))
+    assert cut(inside, frozenset((1, 3))) == (2, Cursor(at_ms=5, landmark=3))
+    assert cut(inside, frozenset((1,))) == (3, Cursor(at_ms=5, landmark=0))
 
 
 def test_a_page_that_would_grow_without_end_is_none():
     """No row within what was read can be named, and there is more."""
-    rows = [row(5, 7)] * (2 + 1 + EXTRA_ROWS)
-    assert cut(rows, 2, frozenset()) is None
-    assert cut(rows[:-1], 2, frozenset()) == (len(rows) - 1, None)
+    rows = [row(5, 7)] * (1 + EXTRA_ROWS + 1)
+    assert cut(rows, frozenset()) is None
+    assert cut(rows[:-1], frozenset()) == (len(rows) - 1, Cursor(at_ms=5, landmark=0))
