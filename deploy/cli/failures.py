@@ -5,6 +5,7 @@ import sys
 from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
+from shlex import quote
 from typing import Any, Final
 
 import click
@@ -113,13 +114,18 @@ def _message(group: dict[str, Any]) -> str:
 
 
 def _actions(groups: Sequence[dict[str, Any]]) -> None:
-    """Print what to do, each advice once, with an example of the largest group it is for."""
+    """Print what to do, each advice once, with how to see the largest group it is for: its newest call, and all of them."""
     told: set[str] = set()
     for group in groups:
-        if group["action"] not in told:
-            told.add(group["action"])
-            click.echo(f"{click.style(group['failure_class'], bold=True)}: {group['action']}")
-            click.echo(click.style(f"  toolledger log {printable(group['example_log_id'])}", fg="cyan"))
+        if group["action"] in told:
+            continue
+        told.add(group["action"])
+        click.echo(f"{click.style(group['failure_class'], bold=True)}: {group['action']}")
+        click.echo(click.style(f"  toolledger log {quote(printable(group['example_log_id']))}", fg="cyan"))
+        # A message that is not shown as it is cannot be asked for by what is shown.
+        if _message(group) == group["message"]:
+            tool = quote(printable(group["tool_slug"]))
+            click.echo(click.style(f"  toolledger logs --tool {tool} --pattern {quote(group['message'])}", fg="cyan"))
 
 
 def ago(span_ms: int) -> str:

@@ -28,6 +28,9 @@ Filters = list[tuple[str, str, str]]
 @click.option("--user", metavar="U", help="Only calls of this user.")
 @click.option("--session", metavar="S", help="Only calls of this session.")
 @click.option("--search", metavar="TEXT", help="Only calls whose message or error holds this text.")
+@click.option(
+    "--pattern", metavar="MESSAGE", help="Only failures of the group that `toolledger failures` shows with this message."
+)
 @click.option("--since", metavar="SPAN", help="How far back: 30s, 15m, 2h, 7d, or a moment in ISO 8601.")
 @click.option("--limit", type=click.IntRange(1), help=f"At most this many; {_LIMIT} unless given.")
 @click.option("--follow", "-f", is_flag=True, help="Go on and show calls as they come, until Ctrl-C.")
@@ -45,6 +48,7 @@ def logs(
     user: str | None,
     session: str | None,
     search: str | None,
+    pattern: str | None,
     since: str | None,
     limit: int | None,
     follow: bool,
@@ -62,6 +66,7 @@ def logs(
         ("user_id", "==", user),
         ("session_id", "==", session),
         ("text", "contains", search),
+        ("failure_pattern", "==", pattern),
     )
     filters = [(field, operator, value) for field, operator, value in given if value is not None]
     from_ms = since_ms(since, now_ms=now_ms()) if since else None

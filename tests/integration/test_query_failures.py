@@ -4,6 +4,7 @@ import asyncio
 import json
 import random
 import re
+import shlex
 from collections import defaultdict
 
 import pytest
@@ -225,9 +226,18 @@ async def test_the_command_line_shows_them_for_people_and_programs(service, monk
         assert group["message"] in table
         assert group["likely_cause"] in table
     firsts = list({group["action"]: group for group in reversed(groups)}.values())[::-1]
-    advice = [f"{one['failure_class']}: {one['action']}\n  toolledger log {one['example_log_id']}\n" for one in firsts]
+    advice = [
+        f"{one['failure_class']}: {one['action']}\n  toolledger log {shlex.quote(one['example_log_id'])}\n"
+        f"  toolledger logs --tool GMAIL_A --pattern {shlex.quote(one['message'])}\n"
+        for one in firsts
+    ]
     assert sorted(actions) == sorted(advice)
     assert actions[0] == advice[0]
+    command_shown = shlex.split(actions[0].splitlines()[-1])[1:]
+    assert await asyncio.to_thread(main, [*command_shown, "--json", "--limit", "500"]) == 0
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert len(lines) >= groups[0]["calls"]
+    assert groups[0]["example_log_id"] in {line["id"] for line in lines}
     total = sum(group["calls"] for group in groups)
     assert f"{total} failed since {since}\n" in said.err
     assert await asyncio.to_thread(main, [*command, "--limit", "1"]) == 0
