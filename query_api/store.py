@@ -71,9 +71,6 @@ class Reader:
             "result_overflow_mode": "throw",
             # An error halfway must not look like an answer.
             "wait_end_of_query": 1,
-            # Judged for all of a part before it is read: judged granule by granule while reading, a rare value costs four times
-            # as much to find.
-            "use_skip_indexes_on_data_read": 0,
             # We go away, by closing the connection, when our own caller did or our time is up.
             "cancel_http_readonly_queries_on_client_close": 1,
         }

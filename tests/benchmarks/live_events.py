@@ -16,6 +16,7 @@ from ingest.contract.topics import TOOL_EXECUTIONS
 from tests.benchmarks.seed_executions import PARTITIONS, project, tool_slug
 
 _TICK_S: Final = 0.1
+_PACK: Final = 200
 _FAILED_ONE_IN: Final = 25
 _ERROR: Final = {"message": "Rate limit exceeded, retry after 30 seconds", "code": "429", "type": "RateLimitError"}
 
@@ -61,16 +62,24 @@ async def send(kafka: str, rate: int) -> None:
                 packs.setdefault((of, home_partition(event_key(of, event_id), PARTITIONS)), []).append(raw)
             number = due
             sent = [
-                await producer.send(
-                    TOOL_EXECUTIONS, b"[" + b",".join(raws) + b"]", partition=home, headers=[("project_id", of.encode())]
-                )
+                await producer.send(TOOL_EXECUTIONS, b"[" + b",".join(pack) + b"]", partition=home, headers=_project(of))
                 for (of, home), raws in packs.items()
+                for pack in batched(raws, _PACK)
             ]
             await asyncio.gather(*sent)
             # A steady rate is what is asked for: there is no condition to wait for.
             await asyncio.sleep(_TICK_S)
     finally:
         await producer.stop()
+
+
+def batched(raws: list[bytes], count: int) -> list[list[bytes]]:
+    """Part a list into packs; after a pause there is much to send at once, and a record has a largest size."""
+    return [raws[first : first + count] for first in range(0, len(raws), count)]
+
+
+def _project(name: str) -> list[tuple[str, bytes]]:
+    return [("project_id", name.encode())]
 
 
 def main() -> None:
