@@ -81,7 +81,12 @@ class Client:
 
     def __init__(self, command: list[str], folder: Path, **options: Any) -> None:
         self.options = options
-        environment = {name: value for name, value in os.environ.items() if not name.startswith("COMPOSIO_")}
+        # What they would take from the machine: settings of their own, and a proxy between them and this very machine.
+        environment = {
+            name: value
+            for name, value in os.environ.items()
+            if not name.startswith("COMPOSIO_") and not name.lower().endswith("_proxy")
+        }
         self._process = subprocess.Popen(
             command,
             cwd=folder,
