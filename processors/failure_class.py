@@ -194,7 +194,8 @@ _CAMEL: Final = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
 # Apostrophes, typographic ones too, join what they part: `doesn't` is a word.
 _BLANKS: Final = {**{number: " " for number in range(128) if not chr(number).isalnum()}, ord("'"): None, 0x2019: None}
 
-_STATUS: Final = re.compile(r"(?<!\d)[45]\d\d(?!\d)")
+# Digits are 0 to 9: what else Python calls a digit, it may not be able to read as a number.
+_STATUS: Final = re.compile(r"(?<![0-9])[45][0-9][0-9](?![0-9])")
 _REASON: Final = (
     r"(?:bad request|unauthori[sz]ed|payment required|forbidden|not found|method not|not acceptable|proxy authentication"
     r"|request|conflict|gone|precondition|payload|uri|unsupported|unprocessable|locked|too many|internal|not implemented"
@@ -203,8 +204,8 @@ _REASON: Final = (
 # A number is a status where it is called one, or where it stands alone at a place where statuses stand.
 _STATUS_IN_TEXT: Final = re.compile(
     r"(?:\bstatus(?:[ _]?code)?|\bcode|\bhttp(?:[ _]?(?:status)?error)?(?:/\d(?:\.\d)?)?)[\"']?[ :=]{1,3}[\"']?"
-    r"([45]\d\d)\b(?![.,]?\d)"
-    r"|(?:^|\berror[ :]{1,2}|[(>\"']|\b(?:returned|got) )([45]\d\d)"
+    r"([45][0-9][0-9])\b(?![.,]?\d)"
+    r"|(?:^|\berror[ :]{1,2}|[(>\"']|\b(?:returned|got) )([45][0-9][0-9])"
     rf"(?=\s*$|\s*[:;)\]\"'{{|]|,(?!\s*\d)|\.(?:\s|$)|\s+[-–—]\s|\s+{_REASON})",  # noqa: RUF001 - dashes of all kinds
     re.IGNORECASE,
 )
@@ -212,7 +213,7 @@ _STATUS_IN_TEXT: Final = re.compile(
 
 def http_status(code: str, kind: str, message: str) -> int:
     """Return the HTTP status a failure names, 0 if it names none."""
-    if len(code) == 3 and code.isdigit() and code[0] in "45":
+    if _STATUS.fullmatch(code):
         return int(code)
     for text in (code, kind, _excerpt(message)):
         # Most texts hold no such number at all.

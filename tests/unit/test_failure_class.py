@@ -6,6 +6,8 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
 
 from ingest.contract.event import Event, Failure
 from processors.enrich import failure_of
@@ -108,3 +110,14 @@ def test_a_hostile_text_takes_no_longer_than_another() -> None:
         began = time.process_time()
         failure_class("", "", text, http_status("", "", text))
         assert time.process_time() - began < 1
+
+
+@given(message=st.text(max_size=60), code=st.one_of(st.none(), st.integers(), st.text(max_size=4)), kind=st.text(max_size=8))
+@example(message="", code="4²³", kind="")
+@example(message="error ٤٠٤", code="٤٠٤", kind="4①②")
+def test_any_error_has_a_class_and_a_status(message: str, code: int | str | None, kind: str) -> None:
+    """Whatever a producer writes into an error: a worker that stumbled over it would stumble for ever."""
+    event = Event(tool_slug="T", status="failed", duration_ms=1, error=Failure(message=message, code=code, type=kind))
+    *_, status, name = failure_of(event)
+    assert status == 0 or 400 <= status < 600
+    assert name in CAUSES
