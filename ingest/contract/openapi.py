@@ -26,6 +26,7 @@ ADDRESS: Final = "$TOOLLEDGER_URL"
 _KEY_VARIABLES: Final = {"project": "$TOOLLEDGER_API_KEY", "org": "$TOOLLEDGER_ORG_API_KEY"}
 _KEY_HEADERS: Final = {"project": PROJECT_KEY_HEADER, "org": ORG_KEY_HEADER}
 _SCHEMES: Final = {"project": "ProjectKey", "org": "OrganizationKey"}
+_LINE_CHARS_MAX: Final = 80
 _PLACEHOLDER: Final = re.compile(r"{(\w+)}")
 
 
@@ -136,7 +137,9 @@ def curl(one: Operation, example: Example) -> str:
     lines += [f"-H {shlex.quote(f'{name}: {value}')}" for name, value in example.headers.items()]
     if example.body is not None:
         lines.append(f"-H {shlex.quote(f'content-type: {example.media}')}")
-        lines.append(f"--data-binary {shlex.quote(sent(example))}")
+        # `-d`, which everybody knows, leaves line breaks out: of JSON they may go.
+        data = "-d" if example.media == JSON_TYPE else "--data-binary"
+        lines.append(f"{data} {shlex.quote(sent(example))}")
     return " \\\n  ".join(lines)
 
 
@@ -148,7 +151,21 @@ def target(one: Operation, example: Example) -> str:
 
 def sent(example: Example) -> str:
     """Return an example's body as it is sent."""
-    return example.body if isinstance(example.body, str) else json.dumps(example.body, ensure_ascii=False)
+    return example.body if isinstance(example.body, str) else pretty(example.body)
+
+
+def pretty(value: Any, indent: str = "") -> str:
+    """Return JSON for people: what fits stays on one line, what does not has a line a member."""
+    line = json.dumps(value, ensure_ascii=False)
+    if len(indent) + len(line) <= _LINE_CHARS_MAX or not isinstance(value, dict | list):
+        return line
+    inner = indent + "  "
+    if isinstance(value, dict):
+        members = [f"{json.dumps(name, ensure_ascii=False)}: {pretty(one, inner)}" for name, one in value.items()]
+    else:
+        members = [pretty(one, inner) for one in value]
+    begin, end = "{}" if isinstance(value, dict) else "[]"
+    return f"{begin}\n{inner}" + f",\n{inner}".join(members) + f"\n{indent}{end}"
 
 
 def ref(name: str) -> Json:

@@ -67,6 +67,9 @@ is complete: everything Kafka had accepted before that is in it.
 **Errors** are one shape everywhere, the Error body: a message for people, a slug for programs, a line for each fault,
 and the request id under which the service's log tells more.
 
+**Request ids.** Each answer has one in `x-request-id`: a fresh one, or your own if you send it there, 1 to 128
+characters of `A-Za-z0-9_.:/+=@-`.
+
 **Caps.** A question that takes too long is a 504, one that needs too much memory or too many rows a 400; both say how
 to narrow it. What has not answered when its caller goes away is stopped.
 

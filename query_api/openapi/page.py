@@ -15,6 +15,8 @@ from typing import Any, Final
 
 from markdown_it import MarkdownIt
 
+from ingest.contract.openapi import pretty
+
 Json = Mapping[str, Any]
 
 STYLE: Final = files(__package__).joinpath("page.css").read_text()
@@ -75,18 +77,18 @@ def _operation(document: Json, path: str, method: str, one: Json) -> str:
         f"<p class=route>{_method(method)}<code>{_breakable(path)}</code></p>{_text(one['description'])}",
         f"<p class=quiet>{f'Key in {keys}' if keys else 'No key'}</p>",
     ]
+    parts += [
+        f'<h4>{escape(sample["label"])}</h4><pre tabindex="0">{escape(sample["source"])}</pre>{_answered(one, sample["label"])}'
+        for sample in one["x-codeSamples"]
+    ]
     for title, place in (("In the path", "path"), ("Parameters", "query"), ("Headers", "header")):
-        given = [_resolved(document, each) for each in one["parameters"]]
-        listed = [each for each in given if each["in"] == place]
+        # Those that every route takes are told once, at the start.
+        listed = [each for each in one["parameters"] if each.get("in") == place]
         if listed:
             parts.append(f"<h4>{title}</h4><dl>{''.join(_parameter(document, each) for each in listed)}</dl>")
     body = one.get("requestBody")
     if body is not None:
         parts.append(f"<h4>Body</h4>{_text(body.get('description', ''))}{_content(document, body['content'])}")
-    parts += [
-        f'<h4>{escape(sample["label"])}</h4><pre tabindex="0">{escape(sample["source"])}</pre>{_answered(one, sample["label"])}'
-        for sample in one["x-codeSamples"]
-    ]
     parts.append(f"<h4>Answers</h4>{''.join(_answer(document, *each) for each in one['responses'].items())}</article>")
     return "".join(parts)
 
@@ -124,14 +126,14 @@ def _answered(one: Json, label: str) -> str:
         for content in given.get("content", {}).values():
             for example in content.get("examples", {}).values():
                 if example["summary"] == label:
-                    told = json.dumps(example["value"], indent=2, ensure_ascii=False)
+                    told = pretty(example["value"])
                     return f'<p class=quiet>answers {escape(status)}</p><pre tabindex="0">{escape(told)}</pre>'
     return ""
 
 
 def _errors(document: Json) -> str:
     schema = document["components"]["schemas"]["Error"]
-    example = json.dumps(schema["example"], indent=2, ensure_ascii=False)
+    example = pretty(schema["example"])
     texts = "".join(
         f"<p class=answer><b>{escape(status)}</b> {_inline(text)}</p>"
         for status, text in sorted(_error_texts(document).items())
@@ -166,7 +168,7 @@ def _members(document: Json, schema: Json, depth: int) -> str:
     rows = []
     for name, one in members.items():
         told = _resolved(document, one)
-        optional = "" if name in required else " <span class=quiet>optional</span>"
+        optional = "" if name in required else "<i>, optional</i>"
         rows.append(
             f"<dt><code>{escape(name)}</code> <i>{_kind(document, one)}</i>{optional}</dt>"
             f"<dd>{_text(one.get('description', told.get('description', '')))}{_members(document, one, depth + 1)}</dd>"

@@ -5,19 +5,22 @@ import hashlib
 import html
 import json
 import re
+from pathlib import Path
 
 import jsonschema_rs
 import pytest
 
 from ingest.contract import events_api
-from ingest.contract.openapi import curl, sent, target
+from ingest.contract.openapi import curl, pretty, sent, target
 from ingest.http.app import IngestApp
 from ingest.http.health import HealthRoutes
 from query_api.http.app import OPERATIONS
 from query_api.openapi import page_routes
 from query_api.openapi.document import PARTS, api
 from query_api.openapi.page import POLICY, STYLE, page
+from query_api.openapi.page import _text as render
 
+ROOT = Path(__file__).parents[2]
 DOCUMENT = api()
 DESCRIBED = [one for part in PARTS for one in part.operations]
 PAGE = page(DOCUMENT)
@@ -79,6 +82,15 @@ def test_examples_are_what_the_schemas_say(operation):
                 jsonschema_rs.validate(whole, value, validate_formats=True)
 
 
+def test_every_slug_of_the_code_is_told():
+    """A program may go by each."""
+    sources = [path.read_text() for folder in ("ingest", "query_api") for path in (ROOT / folder).rglob("*.py")]
+    used = {slug for text in sources for slug in re.findall(r'"((?:Query|Ingest|DeadLetter|Export|Logs)_[A-Z]\w+)"', text)}
+    told = DOCUMENT["components"]["schemas"]["Error"]["properties"]["error"]["properties"]["slug"]["description"]
+    assert "Query_TooSlow" in used
+    assert used == set(re.findall(r"`([A-Z][a-z]\w*_\w+)`", told)) - {"HTTP_Unauthorized"}
+
+
 def test_the_page_holds_everything():
     """Each operation, parameter, member of a body and example stands on the page, ready to be copied."""
     text = html.unescape(PAGE)
@@ -87,10 +99,12 @@ def test_the_page_holds_everything():
         assert one.summary in text
         for given in one.parameters:
             assert f"<code>{given['name']}</code>" in PAGE
+            assert render(given["description"]) in PAGE
         for example in one.examples:
             assert f'<pre tabindex="0">{curl(one, example)}</pre>' in text
             if example.answer is not None:
-                assert json.dumps(example.answer, indent=2, ensure_ascii=False) in text
+                assert pretty(example.answer) in text
+                assert json.loads(pretty(example.answer)) == json.loads(json.dumps(example.answer))
     for schema in DOCUMENT["components"]["schemas"].values():
         for name in schema.get("properties", {}):
             assert f"<code>{name}</code>" in PAGE
