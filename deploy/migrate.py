@@ -19,9 +19,9 @@ from deploy.cluster_sql import render
 from deploy.sql_text import statements
 from ingest.contract import store
 from ingest.contract.errors import ConfigurationError, StoreUnavailable
+from ingest.contract.tables import SCHEMA_MIGRATIONS
 
 FOLDER: Final = Path(__file__).parent / "clickhouse"
-TABLE: Final = "schema_migrations"
 _FILE: Final = re.compile(r"(\d{4})_(\w+)\.sql")
 _DATABASE: Final = re.compile(r"\w{1,128}")
 _COLUMNS: Final = "(version UInt32, name String, checksum String, applied_at DateTime64(3, 'UTC') DEFAULT now64(3))"
@@ -139,10 +139,10 @@ def _ensure_database(url: str, *, dry_run: bool, cluster: str | None) -> str | N
 
 
 def _recorded(client: Client, database: str) -> list[tuple[int, str]]:
-    names = {"database": database, "table": TABLE}
+    names = {"database": database, "table": SCHEMA_MIGRATIONS}
     if not _exists(client, "SELECT 1 FROM system.tables WHERE database = {database:String} AND name = {table:String}", names):
         return []
-    rows = client.query(f"SELECT version, checksum FROM {TABLE}").result_rows
+    rows = client.query(f"SELECT version, checksum FROM {SCHEMA_MIGRATIONS}").result_rows
     return [(int(version), str(checksum)) for version, checksum in rows]
 
 
@@ -156,7 +156,8 @@ def _ensure_table(client: Client, cluster: str | None) -> None:
     engine = f"ReplicatedReplacingMergeTree({place}applied_at)" if cluster else "ReplacingMergeTree(applied_at)"
     # Ordered by both, so that two files under one number never hide one another.
     client.command(
-        f"CREATE TABLE IF NOT EXISTS {TABLE}{_on(cluster)} {_COLUMNS} ENGINE = {engine} ORDER BY (version, checksum)"
+        f"CREATE TABLE IF NOT EXISTS {SCHEMA_MIGRATIONS}{_on(cluster)} {_COLUMNS} ENGINE = {engine}"
+        " ORDER BY (version, checksum)"
     )
 
 
@@ -166,7 +167,9 @@ def _apply_one(client: Client, migration: Migration, cluster: str | None) -> Non
             client.command(text)
     # Recorded only when all of it is there; what survives a crash before this line is run again.
     client.insert(
-        TABLE, [[migration.version, migration.name, migration.checksum]], column_names=["version", "name", "checksum"]
+        SCHEMA_MIGRATIONS,
+        [[migration.version, migration.name, migration.checksum]],
+        column_names=["version", "name", "checksum"],
     )
 
 

@@ -1,4 +1,7 @@
-"""Until when answers are complete: the heartbeats of the partitions' owners, read before the data they vouch for."""
+"""Until when answers are complete: the heartbeats of the partitions' owners, read before the data they vouch for.
+
+They vouch only for tables of this program's schema: in older ones rows may be missing that questions rely on.
+"""
 
 import asyncio
 import time
@@ -6,7 +9,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from ingest.contract.tables import PROGRESS
+from ingest.contract.errors import StoreUnavailable
+from ingest.contract.tables import PROGRESS, SCHEMA_MIGRATIONS, SCHEMA_VERSION
 from query_api.store import Reader
 
 # What is said where nothing is proved: a time before all events, true and readable by every client.
@@ -14,7 +18,8 @@ UNKNOWN_MS: Final = 0
 
 _HEARTBEATS: Final = (
     "SELECT incarnation, kafka_partition, partitions, next_offset, end_offset,"
-    " toUnixTimestamp64Milli(complete_until), toUnixTimestamp64Milli(reported_at)"
+    " toUnixTimestamp64Milli(complete_until), toUnixTimestamp64Milli(reported_at),"
+    f" (SELECT max(version) FROM {SCHEMA_MIGRATIONS})"
     f" FROM {PROGRESS} ORDER BY reported_at DESC LIMIT 1 BY incarnation, kafka_partition"
 )
 
@@ -54,12 +59,20 @@ def progress(heartbeats: Sequence[Sequence[Any]], *, now_ms: int) -> Progress:
         partition: PartitionProgress(
             partition=partition, next_offset=next_offset, end_offset=end_offset, complete_until_ms=min(until_ms, now_ms)
         )
-        for of, partition, _, next_offset, end_offset, until_ms, _ in heartbeats
+        for of, partition, _, next_offset, end_offset, until_ms, *_ in heartbeats
         if of == incarnation
     }
     complete = all(partition in found for partition in range(count))
     until_ms = min((one.complete_until_ms for one in found.values()), default=UNKNOWN_MS) if complete else UNKNOWN_MS
     return Progress(complete_until_ms=until_ms, partitions=tuple(found[key] for key in sorted(found)))
+
+
+def require_schema(heartbeats: Sequence[Sequence[Any]]) -> None:
+    """Raise StoreUnavailable unless ClickHouse has all migrations that this program was made for."""
+    if heartbeats and (version := heartbeats[0][-1]) < SCHEMA_VERSION:
+        raise StoreUnavailable(
+            f"ClickHouse's tables are of version {version} and this service needs {SCHEMA_VERSION}: run toolledger migrate"
+        )
 
 
 class Freshness:
@@ -84,7 +97,7 @@ class Freshness:
         """Return progress at most `cache_s` old; an older one is still true, only less fresh.
 
         Raises:
-            StoreUnavailable, QueryError: as `Reader.rows`.
+            StoreUnavailable, QueryError: as `Reader.rows`; also where migrations are still to come.
         """
         fresh = self._fresh()
         if fresh is not None:
@@ -94,6 +107,7 @@ class Freshness:
             if fresh is None:
                 asked_at = self._monotonic()
                 rows = await self._reader.system_rows(_HEARTBEATS)
+                require_schema(rows)
                 fresh = progress(rows, now_ms=int(self._now() * 1000))
                 self._known = (asked_at, fresh)
             return fresh

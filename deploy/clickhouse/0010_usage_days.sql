@@ -5,16 +5,9 @@
 --   session_day          the same of a session: key session_id
 -- The last two say who was there and hold no sums. With the first and the last call of a day it is known, to the millisecond, who
 -- called after a moment of it, and who before.
-ALTER TABLE usage_windows
-    ADD COLUMN IF NOT EXISTS last_call_ms SimpleAggregateFunction(max, Int64) CODEC(Delta, ZSTD(1)) AFTER first_call;
--- Whom the row is about, in a form that is counted three times as fast as text; what ClickHouse's own uniqExact makes of text.
-ALTER TABLE usage_windows
-    ADD COLUMN IF NOT EXISTS subject UInt128 MATERIALIZED multiIf(
-        kind = 'user_day', reinterpretAsUInt128(sipHash128(user_id)),
-        kind = 'session_day', reinterpretAsUInt128(sipHash128(session_id)),
-        toUInt128(0)) CODEC(LZ4);
--- Under a token, so that a repeated or interrupted run adds nothing twice; in order, because the engine's token also tells of how
--- many pieces the block was put together.
+-- The sums come before the column: until it is there no worker that writes such rows can insert, so none is summed up again. Under a
+-- token, so that a repeated or interrupted run adds nothing twice; in order, because the engine's token also tells of how many pieces
+-- the block was put together.
 INSERT INTO usage_windows
     (batch_month, kind, project_id, window_start, tool_slug, toolkit_slug, status, failure_class, calls, durations, first_call)
 SELECT batch_month, 'tool_hour', project_id, toStartOfHour(window_start) AS start, tool_slug, toolkit_slug, status, failure_class,
@@ -35,6 +28,14 @@ GROUP BY batch_month, project_id, start, tool_slug, toolkit_slug, status, failur
 ORDER BY ALL
 SETTINGS insert_deduplication_token = 'migration 0010 tool_day', max_insert_threads = 1, min_insert_block_size_rows = 1000000000,
     min_insert_block_size_bytes = 0;
+ALTER TABLE usage_windows
+    ADD COLUMN IF NOT EXISTS last_call_ms SimpleAggregateFunction(max, Int64) CODEC(Delta, ZSTD(1)) AFTER first_call;
+-- Whom the row is about, in a form that is counted three times as fast as text; what ClickHouse's own uniqExact makes of text.
+ALTER TABLE usage_windows
+    ADD COLUMN IF NOT EXISTS subject UInt128 MATERIALIZED multiIf(
+        kind = 'user_day', reinterpretAsUInt128(sipHash128(user_id)),
+        kind = 'session_day', reinterpretAsUInt128(sipHash128(session_id)),
+        toUInt128(0)) CODEC(LZ4);
 -- Who was there may be said twice.
 INSERT INTO usage_windows (batch_month, kind, project_id, window_start, user_id, first_call, last_call_ms)
 SELECT batch_month, 'user_day', project_id, toStartOfDay(timestamp) AS start, user_id,

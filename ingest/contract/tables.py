@@ -9,6 +9,10 @@ PROGRESS: Final = "progress"
 # A view over the rows of KIND_CORRECTION.
 USAGE_CORRECTIONS: Final = "usage_corrections"
 
+SCHEMA_MIGRATIONS: Final = "schema_migrations"
+# The newest numbered file. Answers from tables that have not come so far would be wrong, not only slower.
+SCHEMA_VERSION: Final = 11
+
 KIND_TOOL_MINUTE: Final = "tool_minute"
 KIND_TOOL_HOUR: Final = "tool_hour"
 KIND_TOOL_DAY: Final = "tool_day"

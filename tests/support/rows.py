@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 
 from clickhouse_connect.driver.client import Client
 
+from deploy import migrate
 from ingest.contract.sketch import bucket
 from ingest.contract.store import client as open_client
 from ingest.contract.tables import NO_FIRST_CALL, TOOL_EXECUTIONS, USAGE_WINDOWS
@@ -66,15 +67,6 @@ DEFAULTS: Mapping[str, Any] = {
     "content_hash": 0,
     "kafka_partition": 0,
 }
-
-
-def create_tables(client: Client) -> None:
-    """Run the numbered SQL files in the client's database."""
-    for file in sorted(MIGRATIONS.glob("*.sql")):
-        lines = [line for line in file.read_text().splitlines() if not line.lstrip().startswith("--")]
-        for statement in "\n".join(lines).split(";"):
-            if statement.strip():
-                client.command(statement)
 
 
 def insert(client: Client, events: Iterable[Mapping[str, Any]], *, batches: int = 3, seed: int = 0) -> None:
@@ -173,7 +165,6 @@ def fresh_database(url: str) -> Iterator[str]:
     with contextlib.closing(open_client(url)) as server:
         server.command(f"CREATE DATABASE {name}")
         address = urlsplit(url)._replace(path=f"/{name}").geturl()
-        with contextlib.closing(open_client(address)) as client:
-            create_tables(client)
+        migrate.apply(address)
         yield address
         server.command(f"DROP DATABASE {name}")

@@ -9,6 +9,7 @@ from deploy.cluster_sql import render
 from deploy.migrate import Migration, pending, read
 from deploy.sql_text import statements
 from ingest.contract.errors import ConfigurationError
+from ingest.contract.tables import SCHEMA_VERSION
 
 
 def _one(version: int, text: str = "CREATE TABLE IF NOT EXISTS t (a Int8) ENGINE = MergeTree ORDER BY a") -> Migration:
@@ -65,6 +66,11 @@ def test_our_files_count_up_without_gaps_and_every_statement_can_be_repeated() -
         # What fills tables either has a token that refuses it the second time, or says what may be said twice.
         said_once = r"\binsert_deduplication_token\b|'(user|session)_day'"
         assert re.search(rf"\bIF (NOT )?EXISTS\b|\bMODIFY\b|{said_once}", statement), statement
+
+
+def test_services_know_the_newest_of_our_files() -> None:
+    """A service that answers from older tables than it was made for would answer wrongly, so the number must keep up."""
+    assert read()[-1].version == SCHEMA_VERSION
 
 
 def test_every_statement_of_ours_has_a_form_on_a_cluster() -> None:
