@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 
+from ingest.contract import metrics
 from ingest.contract.errors import QueryError, StoreUnavailable
 from query_api.turns import Turns
 
@@ -21,6 +22,8 @@ class Queue:
         self.turns: Turns[asyncio.Future[None]] = Turns(
             going_max=going_max, of_tenant_max=of_tenant_max, waiting_max=waiting_max
         )
+        metrics.QUERY_QUESTIONS.labels("going").set_function(lambda: self.turns.going)
+        metrics.QUERY_QUESTIONS.labels("waiting").set_function(self.turns.waiting)
         self._wait_s_max = wait_s_max
         self._retry_after_s = retry_after_s
 

@@ -46,6 +46,9 @@ LEDGER_GAP_RECORDS: Final = Counter(
     "toolledger_ledger_gap_records", "Records Kafka no longer had when they were needed", registry=REGISTRY
 )
 
+QUERY_QUESTIONS: Final = Gauge(
+    "toolledger_query_questions", "Questions to ClickHouse, asked (going) and waiting for a turn", ["state"], registry=REGISTRY
+)
 QUERY_TAILS: Final = Gauge("toolledger_query_tails", "Live tails that are open", registry=REGISTRY)
 
 

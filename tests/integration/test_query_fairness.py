@@ -61,6 +61,9 @@ async def test_a_light_question_goes_before_the_heavy_ones_of_another(database, 
         assert sum(task.done() for task in heavy) <= 6
         assert all(rows == [[0]] for rows in await asyncio.gather(*heavy))
         assert reader.queue.turns.tenants() == 0
+        metrics = (await service.get("/metrics", key=None)).raw.decode()
+        assert 'toolledger_query_questions{state="going"} 0.0' in metrics
+        assert 'toolledger_query_questions{state="waiting"} 0.0' in metrics
 
 
 async def test_readiness_keeps_no_answer_from_its_freshness(database):
