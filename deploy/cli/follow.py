@@ -2,17 +2,20 @@
 
 import json
 import time
-from collections.abc import Iterator, Mapping
-from typing import Any, Final
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, Final, TypeVar
 
 import click
 
 from deploy.api import Api, BrokenOffError
-from ingest.contract.errors import LedgerError, QueryError
+from ingest.contract.errors import ConfigurationError, LedgerError, QueryError
+
+T = TypeVar("T")
 
 STREAM: Final = "/v1/logs/stream"
 _PAUSE_S: Final = 1.0
 _PAUSE_S_MAX: Final = 10.0
+_PATIENCE_S: Final = 60.0
 _LINE_BYTES_MAX: Final = 8 * 1024 * 1024
 # The service is being started again, or has too much to do.
 _PASSING: Final = (429, 502, 503, 504)
@@ -51,6 +54,23 @@ def follow(api: Api, asked: Mapping[str, object]) -> Iterator[dict[str, Any] | N
             click.echo(f"connection lost ({reason}); trying again", err=True)
         time.sleep(min(_PAUSE_S_MAX, _PAUSE_S * 2**failures))
         failures += 1
+
+
+def patiently(ask: Callable[[], T]) -> T:
+    """Ask a question of a service that was there a moment ago, until it is there again.
+
+    Raises:
+        LedgerError: it stays away, or refuses.
+    """
+    deadline_s = time.monotonic() + _PATIENCE_S
+    while True:
+        try:
+            return ask()
+        except (QueryError, ConfigurationError) as error:
+            passing = isinstance(error, ConfigurationError) or error.status in _PASSING
+            if not passing or time.monotonic() > deadline_s:
+                raise
+        time.sleep(_PAUSE_S)
 
 
 def _events(api: Api, asked: Mapping[str, object], place: str) -> Iterator[tuple[str, dict[str, Any] | None]]:

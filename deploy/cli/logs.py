@@ -10,6 +10,7 @@ from deploy.api import Api
 from deploy.cli import export, log_lines
 from deploy.cli.common import data_option, json_option, now_ms, say_json, service
 from deploy.cli.follow import follow as follow_stream
+from deploy.cli.follow import patiently
 from deploy.cli.since import since_ms
 from ingest.contract.event import TIMESTAMP_AHEAD_MS_MAX
 
@@ -79,7 +80,9 @@ def logs(
         # Open before the past is looked at, so that nothing falls in between.
         events = follow_stream(Api(*service(data)), _parameters(filters))
         next(events)
-    found = list(_search(api, filters, from_ms=from_ms, limit=limit or _LIMIT))
+        found = patiently(lambda: list(_search(api, filters, from_ms=from_ms, limit=limit or _LIMIT)))
+    else:
+        found = list(_search(api, filters, from_ms=from_ms, limit=limit or _LIMIT))
     for item in reversed(found) if follow else found:
         _show(item, as_json=as_json)
     if follow:

@@ -31,8 +31,8 @@ _FORMULA: Final = ("=", "+", "-", "@", "\t", "\r")
 _TIMESTAMP: Final = "timestamp"
 _NUMBERS: Final = ("duration_ms", "http_status")
 # A group of rows is what a reader of Parquet takes at once, and what is held here.
-_GROUP_ROWS: Final = 32_000
-_GROUP_BYTES: Final = 24 * 1024 * 1024
+_GROUP_ROWS: Final = 24_000
+_GROUP_BYTES: Final = 16 * 1024 * 1024
 
 
 class Encoder(Protocol):

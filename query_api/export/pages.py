@@ -18,8 +18,8 @@ from query_api.tenant import Tenant
 log = logger(__name__)
 
 _ROWS_FIRST: Final = 1_000
-_ROWS_MAX: Final = 8_000
-_BYTES_MAX: Final = 32 * 1024 * 1024
+_ROWS_MAX: Final = 4_000
+_BYTES_MAX: Final = 16 * 1024 * 1024
 # ClickHouse may be started again under an export that takes minutes.
 _TRIES: Final = 8
 _PAUSE_S: Final = 0.5

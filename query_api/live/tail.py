@@ -177,7 +177,9 @@ class Tail:
     async def _shown(self, lines: Sequence[Line], position: Position) -> AsyncGenerator[bytes]:
         """Give frames of some logs, each with the place behind it, and take the position over."""
         self._sending = True
-        bookmark = Bookmark(self.position)
+        # Of who began before there was any receipt, or of a topic made anew, nothing was shown yet.
+        begun = self.position.incarnation == position.incarnation
+        bookmark = Bookmark(self.position if begun else Position(incarnation=position.incarnation))
         parts: list[bytes] = []
         size = 0
         for line in lines:

@@ -83,6 +83,21 @@ async def test_following_goes_on_after_a_restart(database):
     assert said[1:] == ["following again, nothing was missed"]
 
 
+async def test_what_was_there_before_its_receipt_is_shown_once(database):
+    """A log that was found when the command began comes again when it is proved, and is not shown again."""
+    url, arrivals = database
+    early = arrivals.batch(0, events("early"), record_ms=NOW)
+    early.write_rows()
+    async with query_service(url) as service:
+        process = await start(service.url, "logs", "--follow", "--json")
+        assert await shown(process, 1) == ["early"]
+        await asyncio.to_thread(early.prove)
+        await asyncio.to_thread(arrivals.batch(1, events("late"), record_ms=NOW).write)
+        assert await shown(process, 1) == ["late"]
+        process.send_signal(signal.SIGINT)
+        await asyncio.wait_for(process.communicate(), 60)
+
+
 async def test_files_are_whole(database, tmp_path):
     """NDJSON, CSV and Parquet by the file's ending, standard output with `-`, filters as elsewhere."""
     url, arrivals = database

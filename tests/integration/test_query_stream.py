@@ -288,6 +288,25 @@ async def test_simple_parameters_are_equality(database, http):
     assert [log["id"] for log in seen.logs] == expected
 
 
+async def test_the_very_first_logs_come_once(database, http):
+    """Who begins before there is any receipt gets the first logs once, over a break behind any of them."""
+    url, client = database
+    arrivals = Arrivals(client)
+    async with query_service(url) as service:
+        followers = [Follower(http) for _ in range(3)]
+        tasks = [asyncio.create_task(one.follow(service.url, logs_max=most)) for most, one in enumerate(followers, 1)]
+        await asyncio.gather(*(one.opened.wait() for one in followers))
+        await asyncio.to_thread(
+            arrivals.batch(2, [[{"id": "1", "timestamp": NOW}, {"id": "2", "timestamp": NOW}]], record_ms=NOW).write
+        )
+        await asyncio.to_thread(arrivals.batch(0, [[{"id": "3", "timestamp": NOW}]], record_ms=NOW + 1).write)
+        await asyncio.wait_for(asyncio.gather(*tasks), 20)
+        await asyncio.to_thread(arrivals.batch(1, [[{"id": "4", "timestamp": NOW}]], record_ms=NOW + 2).write)
+        for most, one in enumerate(followers, 1):
+            await asyncio.wait_for(one.follow(service.url, logs_max=4 - most), 20)
+            assert sorted(one.ids) == ["1", "2", "3", "4"]
+
+
 async def test_a_topic_made_anew_follows_the_former_one(database, http):
     """What was proved of the former topic comes to its end, then the new one from its beginning; over a break as well."""
     url, client = database
