@@ -17,9 +17,8 @@ _TOLD: Final[Mapping[str, str]] = {
     " timestamp, within the dedupe horizon with another). Given by ingest if absent. Bring your own to make retries safe.",
     "project_id": "Leave it out: the key decides. One that differs from the key's project is refused.",
     "timestamp": "Start of the call: ISO 8601 (UTC without a zone) or epoch milliseconds as a number, fractions cut; the"
-    " time of"
-    " ingest if absent. From 2015-01-01 to 24 hours ahead; seconds, micro- and nanoseconds fall outside and are refused with a"
-    " hint, never guessed.",
+    " time of ingest if absent. From 2015-01-01 to 24 hours ahead; seconds, micro- and nanoseconds fall outside and are"
+    " refused with a hint, never guessed.",
     "toolkit_slug": "The toolkit, lowered. If absent: the longest known prefix of the tool slug, else what stands before its"
     " first underscore.",
     "user_id": "On whose behalf.",
@@ -66,8 +65,7 @@ def _event() -> Json:
         members,
         optional=tuple(one.name for one in fields if not one.required),
         description=f"One tool execution; at most {EVENT_BYTES_MAX:,} bytes of JSON. Null is the same as absent; unknown"
-        " members are"
-        " tolerated, and kept out of everything but the stored event.",
+        " members are tolerated, and kept out of everything but the stored event.",
     )
 
 
@@ -149,12 +147,10 @@ _NOTHING: Final = record(
 EVENTS: Final = Part(
     tag="Events",
     tag_description="Entering tool calls. What is accepted is in Kafka, on all in-sync replicas, before the answer; logs and"
-    " usage"
-    " have it within a second. Programs that write to Kafka themselves use the topic `tool-executions` (one event, an array"
-    " or NDJSON"
-    " as the value, the header `project_id`, the key `project_id/id` if they can); an event from there without id or"
-    " timestamp gets"
-    f" them from its place in the log, the same after any replay. A project is named `{PROJECT_PATTERN}`.",
+    " usage have it within a second. Programs that write to Kafka themselves use the topic `tool-executions` (one event, an"
+    " array or NDJSON as the value, the header `project_id`, the key `project_id/id` if they can); an event from there"
+    " without id or timestamp gets them from its place in the log, the same after any replay. A project is named"
+    f" `{PROJECT_PATTERN}`.",
     operations=(
         Operation(
             method="POST",
@@ -163,21 +159,17 @@ EVENTS: Final = Part(
             tag="Events",
             summary="Send events",
             description="Takes one event, an array, or NDJSON. Each is judged alone: 202 if any was accepted, with the ids"
-            " of the"
-            " accepted and the reasons of the others.\n\n"
-            "Events count once per id. For events without an id send `Idempotency-Key`: the same request sent again then"
-            " makes the"
-            " same ids. The answer cannot know that an id was there before; receipts count it.\n\n"
-            f"Unless set otherwise one request holds at most {limits.EVENTS_MAX:,} events,"
-            f" {limits.BODY_BYTES_MAX // limits.MIB} MiB as"
-            f" sent and {limits.DECODED_BYTES_MAX // limits.MIB} MiB decompressed; beyond it: 413 with the limit.",
+            " of the accepted and the reasons of the others.\n\nEvents count once per id. For events without an id send"
+            " `Idempotency-Key`: the same request sent again then makes the same ids. The answer cannot know that an id was"
+            f" there before; receipts count it.\n\nUnless set otherwise one request holds at most {limits.EVENTS_MAX:,}"
+            f" events, {limits.BODY_BYTES_MAX // limits.MIB} MiB as sent and {limits.DECODED_BYTES_MAX // limits.MIB} MiB"
+            " decompressed; beyond it: 413 with the limit.",
             parameters=(
                 parameter(
                     "Idempotency-Key",
                     {"type": "string", "maxLength": limits.IDEMPOTENCY_KEY_CHARS_MAX},
                     "Makes the ids of events without one, so that a retry of this request counts once. Any text that is new"
-                    " for each"
-                    " request.",
+                    " for each request.",
                     place="header",
                 ),
                 parameter(

@@ -27,6 +27,8 @@ _KEY_VARIABLES: Final = {"project": "$TOOLLEDGER_API_KEY", "org": "$TOOLLEDGER_O
 _KEY_HEADERS: Final = {"project": PROJECT_KEY_HEADER, "org": ORG_KEY_HEADER}
 _SCHEMES: Final = {"project": "ProjectKey", "org": "OrganizationKey"}
 _LINE_CHARS_MAX: Final = 80
+# Of every route, whatever it does: told once on the page.
+COMMON_ERRORS: Final = (414, 431)
 _PLACEHOLDER: Final = re.compile(r"{(\w+)}")
 
 
@@ -238,7 +240,7 @@ def _operation(one: Operation) -> Json:
     answers: Json = {}
     for status, described in one.answers.items():
         answers[str(status)] = _with_examples(described, [example for example in one.examples if example.status == status])
-    for status in sorted(set(one.errors) - set(one.answers)):
+    for status in sorted({*one.errors, *COMMON_ERRORS} - set(one.answers)):
         answers[str(status)] = {"$ref": f"#/components/responses/{_error_name(status)}"}
     found["responses"] = answers
     found["x-codeSamples"] = [
@@ -292,8 +294,7 @@ SECURITY_SCHEMES: Final = {
         "in": "header",
         "name": PROJECT_KEY_HEADER,
         "description": "A project's key (`ak_...`), made with `toolledger keys create --project P`. All a request sees,"
-        " counts or"
-        " writes is that project's. A key's scope may be reading alone or sending events alone.",
+        " counts or writes is that project's. A key's scope may be reading alone or sending events alone.",
     },
     "OrganizationKey": {
         "type": "apiKey",
@@ -338,14 +339,15 @@ HEADERS: Final = {
 }
 ERROR_TEXTS: Final = {
     400: "Something in the request is wrong: `errors` has a line for each fault, `message` the first. Also a question that"
-    " would"
-    " cost too much (`Query_TooLarge`), with how to narrow it.",
+    " would cost too much (`Query_TooLarge`), with how to narrow it.",
     401: "No key, a wrong or revoked one, or more than one credential: exactly one is taken.",
     403: "The key is good, but not for this: what it may do, a project's where an organisation's is taken, or another project"
     " than `x-project-id` names.",
     404: "There is no such thing, or it is another project's: which of the two is not told.",
     408: "The body did not come in time.",
     413: "The body is larger than is taken; `message` names the limit.",
+    414: "The URL with its headers is longer than is taken; `message` names the limit.",
+    431: "The headers are longer than is taken; `message` names the limit.",
     415: "The content type or encoding is not understood.",
     429: "Too many requests, or too much in work at once. Beside the Error body the object has the flat `message` that the"
     " incumbent's clients read.",
@@ -365,8 +367,7 @@ ERROR_SCHEMA: Final = {
                     "slug": text(
                         "For programs: `HTTP_` and the status' name, as in `HTTP_Unauthorized`, or one of `Query_TooSlow`,"
                         " `Query_TooLarge`, `Query_TooManyAtOnce`, `Query_Failed`, `Query_Unavailable`, `Query_BrokeOff`,"
-                        " `DeadLetter_NoEvent`,"
-                        " `Ingest_NothingAccepted`, `Ingest_KafkaUnavailable`, `Ingest_Starting`.",
+                        " `DeadLetter_NoEvent`, `Ingest_NothingAccepted`, `Ingest_KafkaUnavailable`, `Ingest_Starting`.",
                         pattern="^[A-Za-z]+_[A-Za-z]+$",
                     ),
                     "status": whole("The HTTP status.", minimum=400, maximum=599),

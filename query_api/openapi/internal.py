@@ -109,8 +109,7 @@ _EXAMPLE: Final[dict[str, Any]] = {"search_params": [{"field": "execution_status
 INTERNAL: Final = Part(
     tag="Older clients",
     tag_description="What older clients and the vendor's command line call. The same logs as above, in another shape; new"
-    " programs use"
-    " the routes above. Members of a body that are not known here are ignored.",
+    " programs use the routes above. Members of a body that are not known here are ignored.",
     operations=(
         Operation(
             method="POST",

@@ -33,8 +33,7 @@ _ITEM: Final = {
 LETTERS: Final = Part(
     tag="Dead letters",
     tag_description="What could not become an event, of the key's project: kept with its bytes, its reason and its origin,"
-    " and sent back"
-    " when it is mended. A replay counts once, also when it is repeated or the event came by itself meanwhile.",
+    " and sent back when it is mended. A replay counts once, also when it is repeated or the event came by itself meanwhile.",
     operations=(
         Operation(
             method="GET",

@@ -38,11 +38,10 @@ _LOG: Final[dict[str, Any]] = {
 
 _OWN: Final = FIELDS[FIELDS.index("log_id") + 1 :]
 _FIELDS: Final = (
-    f"What is compared: one of the ten fields that the incumbent has, or of ours: {either(_OWN)}. `text` is the log's"
-    " message and its"
-    " error's: `==` and `contains` find logs where one of the two matches, `!=` and `not_contains` the others."
-    " `failure_pattern` is the"
-    f" message without its ids and numbers. Of {either(sorted(TEXTS))} at most {TEXT_CHARS_MAX:,} characters are taken."
+    f"What is compared: one of the ten fields that the incumbent has, or of ours: {either(_OWN)}. `text` is the log's message"
+    " and its error's: `==` and `contains` find logs where one of the two matches, `!=` and `not_contains` the others."
+    f" `failure_pattern` is the message without its ids and numbers. Of {either(sorted(TEXTS))} at most {TEXT_CHARS_MAX:,}"
+    " characters are taken."
 )
 _FILTER: Final = record(
     {
@@ -70,9 +69,8 @@ _SEARCH: Final = record(
         "cursor": nullable(
             text(
                 "`next_cursor` of the page before; null, absent and empty: the first page. It belongs to one key and one"
-                " question: the"
-                " same filters and `time_range`, while `limit` may change. Another's, or one that was changed: 400. It outlives"
-                " restarts, and ends with its key."
+                " question: the same filters and `time_range`, while `limit` may change. Another's, or one that was changed:"
+                " 400. It outlives restarts, and ends with its key."
             )
         ),
         "filters": nullable(
@@ -112,10 +110,8 @@ _ITEM: Final = {
         "type": "object",
         "description": "The producer's members, and over them what can be filtered by, flat (`tool_slug`, `toolkit_slug`,"
         " `user_id`, `session_id`, `connected_account_id`, `auth_config_id`, `sandbox_id`, `request_id`, `project_id`,"
-        " `log_id`; absent"
-        " where unknown), of failures `failure_class`, `http_status`, `error_message`, `error_code`, `error_type`; and"
-        " nested `tool.slug`"
-        " and `toolkit.slug`.",
+        " `log_id`; absent where unknown), of failures `failure_class`, `http_status`, `error_message`, `error_code`,"
+        " `error_type`; and nested `tool.slug` and `toolkit.slug`.",
         "properties": {
             "tool_slug": text("The tool."),
             "project_id": text("The project."),
@@ -146,8 +142,7 @@ _DETAIL: Final = {
     "data": {
         "type": "object",
         "description": "`request` and `response`, byte for byte as sent, but for secrets, which are replaced. `{}` where"
-        " none was sent or"
-        " the project keeps none.",
+        " none was sent or the project keeps none.",
         "additionalProperties": True,
     },
 }
@@ -155,8 +150,7 @@ _DETAIL: Final = {
 LOGS: Final = Part(
     tag="Logs",
     tag_description="What happened: each tool call with its outcome. The routes and shapes are those of Composio's Logs API,"
-    " so that"
-    " its official clients work unmodified; members of a body that are not known here are ignored.",
+    " so that its official clients work unmodified; members of a body that are not known here are ignored.",
     operations=(
         Operation(
             method="POST",
@@ -165,8 +159,7 @@ LOGS: Final = Part(
             tag="Logs",
             summary="Search logs",
             description="Newest first by timestamp, then by id descending: a total order, so that paging gives each log"
-            " once, also where"
-            " thousands share a millisecond and while new ones arrive. Go on until `next_cursor` is null.",
+            " once, also where thousands share a millisecond and while new ones arrive. Go on until `next_cursor` is null.",
             body={"application/json": _SEARCH},
             body_note="`{}`, and no body at all, ask for the newest logs.",
             answers={

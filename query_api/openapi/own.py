@@ -128,8 +128,7 @@ _EXAMPLE_METRICS: Final = {
 OWN: Final = Part(
     tag="Usage, in depth",
     tag_description="What the usage routes above do not tell: error rates, percentiles, active users, series, in any time"
-    " zone, and what"
-    " late events changed. An unknown parameter is a 400 that names it.",
+    " zone, and what late events changed. An unknown parameter is a 400 that names it.",
     operations=(
         Operation(
             method="GET",
@@ -139,10 +138,8 @@ OWN: Final = Part(
             summary="Calls, error rates, percentiles, users and sessions",
             description=f"Exact for any range in milliseconds. {SESSIONS}\n\n"
             "Without `interval` and `group_by`: one row, equal to `totals`. With `interval` alone every interval has a row,"
-            " empty ones with"
-            " zeros and nulls; with `group_by` only those with calls. `totals` are of everything asked for, whatever `limit`"
-            " leaves;"
-            " `truncated` tells that it left some out.\n\n"
+            " empty ones with zeros and nulls; with `group_by` only those with calls. `totals` are of everything asked for,"
+            " whatever `limit` leaves; `truncated` tells that it left some out.\n\n"
             "Order where none is asked: `start`, then calls descending, then key. Ties by key ascending, nulls last. " + ABSENT,
             parameters=(
                 _moment("from", f"Begin, inclusive: {MOMENT}. {USAGE_RANGE}"),
@@ -152,8 +149,7 @@ OWN: Final = Part(
                     "interval",
                     {"type": "string", "enum": list(code.UNITS)},
                     f"A row for each of these, by the clock of `timezone`; at most {code.INTERVALS_MAX:,}. An hour that is"
-                    " lived twice is two"
-                    " intervals; a day has 23 to 25 hours where the clock changes.",
+                    " lived twice is two intervals; a day has 23 to 25 hours where the clock changes.",
                 ),
                 parameter(
                     "timezone",
@@ -227,11 +223,9 @@ OWN: Final = Part(
             summary="What late events changed",
             description="Late events count in their own hour, whenever they come. An hour closes some minutes after its end"
             " (`TOOLLEDGER_WINDOW_CLOSE_MS`); what is counted in it later stands here, by the moment it was counted. Bill an"
-            " hour when"
-            " `complete_until` has reached its closing, then read corrections, each time with `from` = the `to` of the"
-            " answer before:"
-            " nothing is missed and nothing comes twice, because no answer reaches beyond `complete_until`, and one answer"
-            " never changes.",
+            " hour when `complete_until` has reached its closing, then read corrections, each time with `from` = the `to` of"
+            " the answer before: nothing is missed and nothing comes twice, because no answer reaches beyond"
+            " `complete_until`, and one answer never changes.",
             parameters=(
                 _moment("from", f"Moments of correction, inclusive: {MOMENT}; by default all."),
                 _moment("to", f"Moments of correction, exclusive: {MOMENT}; never beyond `complete_until`."),
@@ -287,8 +281,7 @@ OWN: Final = Part(
             tag="Usage, in depth",
             summary="Until when answers are complete",
             description="Events spread over all partitions, so the slowest one decides. It goes on where nothing comes in,"
-            " and never lies"
-            " ahead of the clock.",
+            " and never lies ahead of the clock.",
             answers={
                 200: found(
                     "Now.",

@@ -15,7 +15,7 @@ from typing import Any, Final
 
 from markdown_it import MarkdownIt
 
-from ingest.contract.openapi import pretty
+from ingest.contract.openapi import COMMON_ERRORS, pretty
 
 Json = Mapping[str, Any]
 
@@ -26,6 +26,7 @@ POLICY: Final = f"default-src 'none'; style-src 'sha256-{_HASH}'; base-uri 'none
 
 # Raw HTML in a description is shown, not obeyed.
 _markdown = MarkdownIt("commonmark", {"html": False})
+_COMMON: Final = frozenset(str(status) for status in COMMON_ERRORS)
 # Deeper members are told by their type alone.
 _DEPTH_MAX: Final = 6
 
@@ -89,7 +90,8 @@ def _operation(document: Json, path: str, method: str, one: Json) -> str:
     body = one.get("requestBody")
     if body is not None:
         parts.append(f"<h4>Body</h4>{_text(body.get('description', ''))}{_content(document, body['content'])}")
-    parts.append(f"<h4>Answers</h4>{''.join(_answer(document, *each) for each in one['responses'].items())}</article>")
+    answers = "".join(_answer(document, *each) for each in one["responses"].items() if each[0] not in _COMMON)
+    parts.append(f"<h4>Answers</h4>{answers}</article>")
     return "".join(parts)
 
 

@@ -17,8 +17,7 @@ AWAY: Final = (429, 500, 502, 503, 504)
 HEADERS: Final[dict[str, Json]] = {
     "CompleteUntil": {
         "description": "Everything Kafka had accepted before this moment is in the answer. Read before the data, so it never"
-        " claims"
-        " too much; 1970 while nothing is proved.",
+        " claims too much; 1970 while nothing is proved.",
         "required": True,
         "schema": {"type": "string", "format": "date-time"},
     },
@@ -51,8 +50,7 @@ USAGE_RANGE: Final = (
 )
 SESSIONS: Final = (
     "A session is created at its first call in the project (smallest timestamp, then id), and belongs to that call's user,"
-    " tool and"
-    " status: so sessions add up over groups and days."
+    " tool and status: so sessions add up over groups and days."
 )
 ABSENT: Final = (
     'Absent, null and the empty string are one thing: as a group their key is `""`, and `""` as a filter finds them. Nobody is'

@@ -60,8 +60,7 @@ def _breakdown(*, org: bool) -> Json:
     members["group_by"] = nullable(
         text(
             f"Of `tool_calls`: {either(code.GROUPS_OF['tool_calls'])}, by default `{code.GROUPS_OF['tool_calls'][0]}`. Of"
-            " `sessions`:"
-            f" {either(code.GROUPS_OF['sessions'])}.{more} An entity that is a grouping takes its own alone.",
+            f" `sessions`: {either(code.GROUPS_OF['sessions'])}.{more} An entity that is a grouping takes its own alone.",
             enum=groups,
         )
     )
@@ -125,8 +124,7 @@ def _operations(area: Literal["project", "org"]) -> tuple[Operation, ...]:
                     "entity_type",
                     {"type": "string", "enum": list(entities)},
                     "What is counted: `tool_calls` (every call, failed or not) or `sessions` (sessions created); or, as the"
-                    " observability"
-                    f" document has it, tool calls by {either(tuple(code.ENTITY_GROUPS))}.",
+                    f" observability document has it, tool calls by {either(tuple(code.ENTITY_GROUPS))}.",
                     place="path",
                 ),
             ),
@@ -181,8 +179,7 @@ _ENTITY: Final = record({**_QUANTITY, "unit": _UNIT})
 USAGE: Final = Part(
     tag="Usage",
     tag_description="How much. The routes and shapes are those of Composio's Usage API; members of a body that are not known"
-    " here are"
-    f" ignored. Usage and logs always agree: a count here is the number of logs that match. {SESSIONS} {ABSENT}",
+    f" here are ignored. Usage and logs always agree: a count here is the number of logs that match. {SESSIONS} {ABSENT}",
     operations=(*_operations("project"), *_operations("org")),
     schemas={
         "ProjectUsageSummaryQuestion": _summary(org=False),

@@ -24,7 +24,7 @@ HOUR_MS = 3_600_000
 COLUMNS = ("tool_slug", "toolkit_slug", "user_id", "session_id", "status", "failure_class")
 METRICS = ("calls", "failed", "error_rate", "p50_ms", "p95_ms", "p99_ms", "active_users", "active_sessions", "sessions")
 # Of each random test of this file; thousands are run with this setting.
-EXAMPLES = int(os.environ.get("TOOLLEDGER_TEST_EXAMPLES", "150"))
+EXAMPLES = int(os.environ.get("TOOLLEDGER_TEST_EXAMPLES", "100"))
 
 
 def utc(*parts):
