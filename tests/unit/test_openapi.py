@@ -91,6 +91,50 @@ def test_every_slug_of_the_code_is_told():
     assert used == set(re.findall(r"`([A-Z][a-z]\w*_\w+)`", told)) - {"HTTP_Unauthorized"}
 
 
+@pytest.mark.parametrize(
+    "choice",
+    [
+        "Ranges are half-open everywhere",
+        "equal is empty",
+        "Newest first by timestamp, then by id descending: a total order",
+        "Absent, null and the empty string are one thing",
+        "so that == and != part the logs in two",
+        "Nobody is not an active user",
+        "== and != are exact. contains and not_contains look for a substring without regard to case (Unicode)",
+        "no character is a wildcard",
+        "All must hold. Fields may repeat",
+        'contains "" matches all',
+        "A whole number is taken in any spelling (100.0); 2.5 is not",
+        "Unknown members are ignored on the routes under /api, and tolerated in events",
+        "An unknown parameter under /v1 is a 400",
+        "error of a failed call, else info",
+        "TOOL failed: <error message>",
+        "and nested tool.slug and toolkit.slug",
+        "A session is created at its first call in the project (smallest timestamp, then id)",
+        "sessions add up over groups and days",
+        "Each entity asked for, zeros included",
+        "Ties go by key, ascending",
+        "the totals are of everything",
+        "within 1 % of a duration that exists; null without a call",
+        "an IANA name, as Europe/Berlin; an unknown one is a 400",
+        "From 2015-01-01 to 24 hours ahead",
+        "never guessed",
+        "gets them from its place in the log, the same after any replay",
+        "the longest known prefix of the tool slug, else what stands before its first underscore",
+        "byte for byte as sent, but for secrets",
+        "has the flat message that the incumbent's clients read",
+        "the same id counts once, and the first one accepted wins",
+        "One that differs from the key's project is refused",
+        "Unless the deployment sets a limit there is none, and the headers stay as they are",
+        "At most 366 days",
+    ],
+)
+def test_each_choice_where_the_contract_is_silent_stands_on_the_page(choice):
+    """In words that a search finds."""
+    text = " ".join(html.unescape(re.sub(r"<[^>]+>", "", PAGE.replace("<wbr>", ""))).split())
+    assert choice in text
+
+
 def test_the_page_holds_everything():
     """Each operation, parameter, member of a body and example stands on the page, ready to be copied."""
     text = html.unescape(PAGE)
