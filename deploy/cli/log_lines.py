@@ -3,6 +3,7 @@
 import os
 import shutil
 import sys
+import unicodedata
 from collections.abc import Callable
 from typing import Any, Final
 
@@ -49,12 +50,12 @@ def line(item: dict[str, Any], *, width: int | None, coloured: bool) -> str:
         (f"{duration:>10}", {}),
     ]
     if width is None or width >= _COLUMNS_FOR_USER:
-        cells.append((f"{user if width is None else _cut(user, _USER_CHARS):<{_USER_CHARS}}", {"fg": "cyan"}))
+        cells.append((_padded(user if width is None else _cut(user, _USER_CHARS), _USER_CHARS), {"fg": "cyan"}))
     if width is not None:
-        taken = sum(len(text) + 2 for text, _ in cells) + len(log_id) + 2
+        taken = sum(room(text) + 2 for text, _ in cells) + room(log_id) + 2
         message = _cut(message, max(_MESSAGE_CHARS_MIN, width - taken))
         # So that ids stand in one column.
-        message = f"{message:<{max(0, width - taken)}}"
+        message = _padded(message, width - taken)
     cells += [(message, {"fg": "red"} if failed else {}), (log_id, {"dim": True})]
     return "  ".join(paint(text, **style) for text, style in cells)
 
@@ -68,5 +69,19 @@ def _plain(text: str, **_: Any) -> str:
     return text
 
 
+def room(text: str) -> int:
+    """Return how many columns a text takes: none for what joins the character before it, two for those of East Asia."""
+    return sum(0 if unicodedata.combining(one) else 2 if unicodedata.east_asian_width(one) in "WF" else 1 for one in text)
+
+
 def _cut(text: str, most: int) -> str:
-    return text if len(text) <= most else f"{text[: most - 1]}…"
+    if room(text) <= most:
+        return text
+    text = text[:most]
+    while room(text) >= most:
+        text = text[:-1]
+    return f"{text}…"
+
+
+def _padded(text: str, columns: int) -> str:
+    return text + " " * max(0, columns - room(text))
