@@ -17,6 +17,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -146,24 +147,27 @@ class Bench:
         await asyncio.to_thread(self.pipeline.rows, text + " FORMAT Native")
         return (time.perf_counter() - began) * 1e3
 
-    async def mixed(self, rate: float, seconds: float) -> tuple[list[float], int, float, float]:
+    async def mixed(self, rate: float, seconds: float) -> tuple[list[float], Counter[str], float, float]:
         """Send a mixed load at a fixed rate; return latencies from when each was due, failures, and CPU ms a request."""
         weighted = [question for question in QUESTIONS for _ in range(question.weight)]
         chosen = [weighted[number * 37 % len(weighted)] for number in range(int(rate * seconds))]
         free: list[Connection] = [await self.connect() for _ in range(_CONNECTIONS_MAX)]
         waiting = asyncio.Semaphore(_CONNECTIONS_MAX)
         latencies: list[float] = []
-        failed = 0
+        failed: Counter[str] = Counter()
 
         async def one(question: Question, due: float) -> None:
-            nonlocal failed
             async with waiting:
                 connection = free.pop()
+                if connection.transport.is_closing():
+                    # The service cuts connections that say nothing for long.
+                    connection = await self.connect()
                 try:
                     status, _ = await connection.send(question.make(self.ask))
-                    failed += status != 200
+                    if status != 200:
+                        failed[f"{question.name}: {status}"] += 1
                 except TimeoutError:
-                    failed += 1
+                    failed[f"{question.name}: no answer"] += 1
                     connection.transport.close()
                     connection = await self.connect()
                 finally:
@@ -224,13 +228,13 @@ async def measure(bench: Bench, *, count: int, rounds: int, rates: Sequence[int]
         latencies, failed, service, store = await bench.mixed(rate, 20)
         p50, p95, p99 = percentiles(latencies)
         print(
-            f"mixed load, {rate}/s: p50 {p50:,.0f}, p95 {p95:,.0f}, p99 {p99:,.0f} ms, {failed} failed; CPU of the service"
-            f" {service:.2f} ms a request = {service * rate / 10:.0f} % of a core, ClickHouse {store:.2f} ms; {bench.memory()};"
+            f"mixed load, {rate}/s: p50 {p50:,.0f}, p95 {p95:,.0f}, p99 {p99:,.0f} ms, {failed.total()} failed;"
+            f" CPU of the service {service:.2f} ms a request = {service * rate / 10:.0f} % of a core, ClickHouse {store:.2f} ms; {bench.memory()};"
             f" load {os.getloadavg()[0]:.1f}",
             flush=True,
         )
         if failed or p95 > _KEPT_UP_MS:
-            print(f"{rate}/s is more than it keeps up with", flush=True)
+            print(f"{rate}/s is more than it keeps up with; failed: {dict(failed)}", flush=True)
             break
 
 
