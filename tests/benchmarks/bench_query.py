@@ -229,8 +229,8 @@ async def measure(bench: Bench, *, count: int, rounds: int, rates: Sequence[int]
         p50, p95, p99 = percentiles(latencies)
         print(
             f"mixed load, {rate}/s: p50 {p50:,.0f}, p95 {p95:,.0f}, p99 {p99:,.0f} ms, {failed.total()} failed;"
-            f" CPU of the service {service:.2f} ms a request = {service * rate / 10:.0f} % of a core, ClickHouse {store:.2f} ms; {bench.memory()};"
-            f" load {os.getloadavg()[0]:.1f}",
+            f" CPU of the service {service:.2f} ms a request = {service * rate / 10:.0f} % of a core,"
+            f" ClickHouse {store:.2f} ms; {bench.memory()}; load {os.getloadavg()[0]:.1f}",
             flush=True,
         )
         if failed or p95 > _KEPT_UP_MS:
