@@ -89,10 +89,11 @@ class Tails:
             raise StoreUnavailable(
                 "the service stops" if self._stopped else f"{self._tails_max} tails are open; try again later"
             )
+        # Not in the task of a reader, who may go away in its midst: what is half given out would be missed or come twice.
+        looking = asyncio.create_task(self._look_since(asked_s))
+        looking.add_done_callback(lambda done: done.cancelled() or done.exception())
+        await asyncio.shield(looking)
         async with self._turn:
-            # One look serves all that came before it began.
-            if self._looked_s < asked_s:
-                await self._look()
             if from_ms is not None and after is None:
                 after = await self._proved.since(from_ms)
             tail = Tail(self, tenant, selection, after or self._given, write, limit=limit)
@@ -175,6 +176,12 @@ class Tails:
         finally:
             self._task = None
 
+    async def _look_since(self, asked_s: float) -> None:
+        async with self._turn:
+            # One look serves all that came before it began.
+            if self._looked_s < asked_s:
+                await self._look()
+
     async def _look(self) -> None:
         """See what is proved since, and give it out."""
         looked_s = time.monotonic()
@@ -218,7 +225,12 @@ class Tails:
             of_project.setdefault(tail.project, []).append(tail)
         # Counts only, of the projects that are followed; each project's logs are read with a tenant of its own.
         everybody = Tenant(projects=tuple(sorted(of_project)), key_hash="")
-        found = await self._batches(everybody, start, now)
+        try:
+            found = await self._batches(everybody, start, now)
+        except BaseException:
+            # The next look begins with what was given out last, and not where these stand.
+            _all_behind(waiting)
+            raise
         if sum(map(len, found.values())) >= _BATCHES_MAX:
             _all_behind(live)
             return
