@@ -12,7 +12,7 @@ class WorkerSettings(CommonSettings):
     worker_port: int = Field(default=8603, ge=0, le=65535, description="port of the worker's health and metrics")
     batch_events: int = Field(default=40_000, ge=1, description="a batch is closed at this many events")
     batch_bytes: int = Field(default=48 * 1024 * 1024, ge=1, description="a batch is closed at this many decoded bytes")
-    work_bytes: int = Field(default=12 * 1024 * 1024, ge=1, description="decoded bytes of records in work at once")
+    work_bytes: int = Field(default=8 * 1024 * 1024, ge=1, description="decoded bytes of records in work at once")
     ahead_bytes: int = Field(default=16 * 1024 * 1024, ge=1, description="no fetch while this much is decoded and waits")
     fetch_bytes: int = Field(default=1024 * 1024, ge=1024, description="most bytes Kafka sends per partition and fetch")
     fetch_records: int = Field(default=20_000, ge=1, description="most records in one fetch over all partitions")

@@ -57,12 +57,23 @@ async def opened(proxy: FaultyClickHouse, database: str) -> AsyncIterator[ClickH
         f"{proxy.url}/{database}", timeout_ms=TIMEOUT_MS, now_ms=lambda: time.time_ns() // 1_000_000, horizon_ms=86_400_000
     )
     proxy.switch(PASS)
-    await store.ping()
+    await answered(store)
     try:
         yield store
     finally:
         proxy.switch(PASS)
         await store.close()
+
+
+async def answered(store: ClickHouseStore) -> None:
+    """Wait until it has its connection: the first call makes it, and may take longer than calls of these tests have."""
+    async with asyncio.timeout(30):
+        while True:
+            try:
+                await store.ping()
+            except StoreUnavailable:
+                continue
+            return
 
 
 async def _fill(url: str) -> None:

@@ -11,8 +11,8 @@ from typing import Any
 import httpx
 import psutil
 
-from deploy.embedded.process import free_port
 from deploy.verify import Report, verify
+from tests.support.ingest_service import free_port
 from tests.support.parts import await_line, popen
 from tests.support.pipeline import eventually
 
