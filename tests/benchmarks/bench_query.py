@@ -144,7 +144,7 @@ class Bench:
         if text is None:
             return None
         began = time.perf_counter()
-        await asyncio.to_thread(self.pipeline.rows, text + " FORMAT Native")
+        await asyncio.to_thread(self.pipeline.rows, text)
         return (time.perf_counter() - began) * 1e3
 
     async def mixed(self, rate: float, seconds: float) -> tuple[list[float], Counter[str], float, float]:
