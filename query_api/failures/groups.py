@@ -1,7 +1,7 @@
 """Groups of failures as a question, one SQL statement, and rows. Pure.
 
 A group is (failure class, tool, pattern); the pattern is a column that ClickHouse fills when a failed row is written
-(migrations 0009 and 0011). The statement reads the failed rows of the range twice. First it counts them by a hash of their
+(0009_failure_pattern.sql). The statement reads the failed rows of the range twice. First it counts them by a hash of their
 group, which for a million groups takes the memory of a million numbers, and keeps the hashes of the largest. Then it works out
 users, times and an example of these alone, and counts everything else as one group, so that shares and counts come from the
 same rows.
