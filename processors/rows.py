@@ -11,8 +11,8 @@ import polars as pl
 import xxhash
 
 from ingest.contract.event import Context, Event, Parent, Source
+from ingest.contract.redact import SIGNS, redact_json, redact_text
 from processors.enrich import failure_of, toolkit_of
-from processors.redact import SIGNS, redact_json, redact_text
 
 _NO_CONTEXT: Final = Context()
 _NO_SOURCE: Final = Source()

@@ -6,7 +6,7 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from processors.redact import SECRET_NAMES, SIGNS, redact_json, redact_text
+from ingest.contract.redact import SECRET_NAMES, SIGNS, redact_json, redact_text
 
 plain_names = st.sampled_from(["page", "to", "next_page_token", "token_count", "keyboard", "subject"])
 secret_names = st.sampled_from(
