@@ -17,6 +17,7 @@ from ingest.http.body import InFlight
 from ingest.http.events import EventsRoute
 from ingest.http.forward import Forwarder
 from ingest.http.health import HealthRoutes
+from ingest.http.intake import Intake
 from ingest.http.server import address_of, listen, make_server
 from ingest.publisher import Publisher
 from ingest.settings import IngestSettings
@@ -62,7 +63,8 @@ async def serve(settings: IngestSettings) -> None:
     forwarder = Forwarder(settings) if settings.query_url is not None else None
     health = HealthRoutes(control=control, publisher=publisher)
     in_flight = InFlight(settings.ingest_in_flight_bytes_max, retry_after_s=settings.ingest_retry_after_s)
-    events = EventsRoute(settings, control=control, publisher=publisher, in_flight=in_flight)
+    intake = Intake(settings, publisher=publisher, in_flight=in_flight)
+    events = EventsRoute(intake, control=control)
     server = make_server(IngestApp(events=events, health=health, forwarder=forwarder), settings)
 
     def stop() -> None:
