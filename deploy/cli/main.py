@@ -23,6 +23,7 @@ _VERBS: Final = {
     "keys": ("access", "Create, list and revoke API keys."),
     "projects": ("access", "Set what is stored of a project, and for how long."),
     "send": ("send", "Publish tool calls from NDJSON or JSON files."),
+    "mcp": ("mcp", "Record the tool calls between an MCP client and a server."),
     "logs": ("logs", "Show what happened, newest first."),
     "log": ("one_log", "Show one tool call in full."),
     "usage": ("usage", "Show calls, error rates and percentiles."),
