@@ -20,7 +20,7 @@ from ingest.contract.errors import ConfigurationError
 # SURFACE section 2, as far as issue A goes.
 _PROMISED = {
     "up", "kafka", "clickhouse", "ingest", "worker", "query", "migrate", "topics", "keys", "projects", "send", "logs", "log",
-    "usage", "failures", "dead-letters", "verify", "config",
+    "usage", "failures", "dead-letters", "verify", "config", "mcp",
 }  # fmt: skip
 
 
