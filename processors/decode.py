@@ -48,7 +48,7 @@ class Record(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     timestamp_ms: int
     key: bytes | None
     value: bytes | None
-    headers: Sequence[tuple[str, bytes]] = ()
+    headers: Sequence[tuple[str, bytes | None]] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -151,6 +151,8 @@ class _Scribe:
         self._forwarded = False
         self._replay_of = ""
         for name, value in record.headers:
+            if value is None:
+                continue  # Kafka's headers may have none, which says nothing
             if name == HEADER_PROJECT:
                 self._project = value.decode(errors="replace")
             elif name == HEADER_FIRST_ACCEPTED_MS and value.isdigit() and len(value) < 16:

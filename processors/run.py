@@ -14,7 +14,7 @@ from ingest.contract import logs
 from ingest.contract.control import ControlFollower
 from ingest.contract.errors import ConfigurationError
 from ingest.contract.logs import logger
-from processors import faults, memory
+from processors import faults, header_names, memory
 from processors.app import build
 from processors.broker import KafkaBroker
 from processors.driver import RunConsumer
@@ -85,6 +85,7 @@ def main(settings: WorkerSettings) -> int:
     # Never stricter about nesting than ingest: what it took must not become a dead letter.
     sys.setrecursionlimit(2 * sys.getrecursionlimit())
     memory.give_back()
+    header_names.forgive()
     logs.configure(service="worker", level=settings.log_level, json=settings.log_json)
     _require_port(settings.worker_host, settings.worker_port)
     _await_kafka(settings.kafka)

@@ -1,4 +1,4 @@
-"""The incumbent's official clients, each in an environment of its own: made once in the cache, driven over pipes.
+"""Clients as they are published (the incumbent's, and Kafka's), each in an environment of its own: made once in the cache.
 
 `python -m tests.support.official_clients` makes them all: exit 3 where no package registry answers.
 """
@@ -24,6 +24,8 @@ PINS = Path(__file__).parents[1] / "clients"
 SKIP = "TOOLLEDGER_TEST_CLIENTS"
 HOW = "it needs a package registry (PyPI, npm): with one within reach, bash deploy/check e2e"
 UNREACHABLE = 3
+# Environments of Kafka clients; what drives them is in tests/support/kafka_clients.py.
+KAFKA_CLIENTS = ("kafka", "kafka-python-ng")
 
 _STAMP = ".complete"
 _INSTALL_S_MAX = 600
@@ -159,6 +161,8 @@ def main() -> int:
     """Make every environment."""
     try:
         commands()
+        for name in KAFKA_CLIENTS:
+            python_environment(name)
     except RegistryUnreachable as error:
         sys.stderr.write(f"{error}\nthe official clients cannot be had: {HOW}\n")
         return UNREACHABLE
