@@ -19,6 +19,7 @@ from ingest.http.forward import Forwarder
 from ingest.http.health import HealthRoutes
 from ingest.http.intake import Intake
 from ingest.http.server import address_of, listen, make_server
+from ingest.http.traces import TracesRoute
 from ingest.publisher import Publisher
 from ingest.settings import IngestSettings
 
@@ -65,7 +66,8 @@ async def serve(settings: IngestSettings) -> None:
     in_flight = InFlight(settings.ingest_in_flight_bytes_max, retry_after_s=settings.ingest_retry_after_s)
     intake = Intake(settings, publisher=publisher, in_flight=in_flight)
     events = EventsRoute(intake, control=control)
-    server = make_server(IngestApp(events=events, health=health, forwarder=forwarder), settings)
+    traces = TracesRoute(intake, control=control)
+    server = make_server(IngestApp(events=events, traces=traces, health=health, forwarder=forwarder), settings)
 
     def stop() -> None:
         if server.should_exit:

@@ -11,6 +11,9 @@ _SECONDS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2
 # Ingest: received = accepted + rejected + unavailable (valid, but Kafka did not acknowledge it in time).
 INGEST_EVENTS: Final = Counter("toolledger_ingest_events", "Events by outcome", ["outcome"], registry=REGISTRY)
 INGEST_REJECTED: Final = Counter("toolledger_ingest_rejected", "Events refused, by reason", ["reason"], registry=REGISTRY)
+INGEST_SPANS: Final = Counter(
+    "toolledger_ingest_spans", "Spans of traces, tool executions and all others", ["outcome"], registry=REGISTRY
+)
 INGEST_BYTES: Final = Counter("toolledger_ingest_bytes", "Bytes of bodies, as sent", registry=REGISTRY)
 INGEST_IN_FLIGHT: Final = Gauge("toolledger_ingest_in_flight_bytes", "Bytes of bodies not answered yet", registry=REGISTRY)
 INGEST_KAFKA_CONNECTED: Final = Gauge("toolledger_ingest_kafka_connected", "1 while Kafka takes events", registry=REGISTRY)

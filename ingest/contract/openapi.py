@@ -262,8 +262,8 @@ def _with_examples(described: Json, examples: Sequence[Example]) -> Json:
     given = {_example_name(one): {"summary": one.title, "value": one.answer} for one in examples if one.answer is not None}
     if not given or "content" not in described:
         return described
-    ((media, content),) = described["content"].items()
-    return {**described, "content": {media: {**content, "examples": given}}}
+    media, content = next(iter(described["content"].items()))
+    return {**described, "content": {**described["content"], media: {**content, "examples": given}}}
 
 
 def _example_name(example: Example) -> str:

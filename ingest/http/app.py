@@ -15,6 +15,7 @@ from ingest.http.answers import Answer, ClientGone, Receive, Refused, Scope, Sen
 from ingest.http.events import EventsRoute
 from ingest.http.forward import Forwarder
 from ingest.http.health import HealthRoutes
+from ingest.http.traces import TracesRoute
 
 log = logger(__name__)
 
@@ -28,9 +29,10 @@ Handler = Callable[[Scope, Mapping[bytes, bytes], Receive], Awaitable[Answer]]
 class IngestApp:
     """Routes of our own by exact path; everything else goes to the forwarder, where there is one."""
 
-    def __init__(self, *, events: EventsRoute, health: HealthRoutes, forwarder: Forwarder | None) -> None:
+    def __init__(self, *, events: EventsRoute, traces: TracesRoute, health: HealthRoutes, forwarder: Forwarder | None) -> None:
         self._routes: dict[str, tuple[tuple[str, ...], Handler]] = {
             "/v1/events": (("POST",), events),
+            "/v1/traces": (("POST",), traces),
             "/healthz": (_READ, _plain(health.alive)),
             "/readyz": (_READ, _plain(health.ready)),
             "/metrics": (_READ, _plain(health.metrics)),

@@ -4,7 +4,7 @@ from functools import lru_cache
 from importlib.metadata import version
 from typing import Final
 
-from ingest.contract import events_api
+from ingest.contract import events_api, traces_api
 from ingest.contract.openapi import Json, Part, document
 from query_api.openapi.failures import FAILURES
 from query_api.openapi.internal import INTERNAL
@@ -19,6 +19,7 @@ from query_api.openapi.usage import USAGE
 # In the order of the page.
 PARTS: Final[tuple[Part, ...]] = (
     events_api.EVENTS,
+    traces_api.TRACES,
     LOGS,
     LIVE,
     FAILURES,
@@ -56,7 +57,8 @@ equal is empty. Days begin at midnight UTC unless `timezone` says otherwise.
 
 **Numbers.** A whole number is taken in any spelling (`100.0`); `2.5` is not, nor what is out of its bounds.
 
-**Bodies** are JSON in UTF-8, whatever the content type says; only `/v1/events` takes packed ones (`Content-Encoding`).
+**Bodies** are JSON in UTF-8, whatever the content type says; only `/v1/events` and `/v1/traces` take packed ones
+(`Content-Encoding`), and the latter protobuf.
 
 **Unknown members** are ignored on the routes under `/api`, and tolerated in events. An unknown parameter under `/v1` is
 a 400.
@@ -64,8 +66,8 @@ a 400.
 **Freshness.** Each answer with data tells in `x-complete-until`, and under `/v1` in `complete_until` too, until when it
 is complete: everything Kafka had accepted before that is in it.
 
-**Errors** are one shape everywhere, the Error body: a message for people, a slug for programs, a line for each fault,
-and the request id under which the service's log tells more.
+**Errors** are one shape everywhere but at `/v1/traces`, the Error body: a message for people, a slug for programs, a line
+for each fault, and the request id under which the service's log tells more.
 
 **Request ids.** Each answer has one in `x-request-id`: a fresh one, or your own if you send it there, 1 to 128
 characters of `A-Za-z0-9_.:/+=@-`.

@@ -99,7 +99,7 @@ async def test_requests_made_from_the_document_are_answered_at_the_public_addres
     stack: Stack, keys: str, tmp_path: Path
 ) -> None:
     """Events and what is for machines: what ingest answers itself."""
-    selection = ("--include-path-regex", "^/v1/events|^/(healthz|readyz|metrics|docs)")
+    selection = ("--include-path-regex", "^/v1/(events|traces)|^/(healthz|readyz|metrics|docs)")
     await schemathesis.run(stack.up.ready["url"], stack.key, *selection, folder=tmp_path)
 
 

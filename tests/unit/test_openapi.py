@@ -10,7 +10,7 @@ from pathlib import Path
 import jsonschema_rs
 import pytest
 
-from ingest.contract import events_api
+from ingest.contract import events_api, traces_api
 from ingest.contract.openapi import curl, pretty, sent, target
 from ingest.http.app import IngestApp
 from ingest.http.health import HealthRoutes
@@ -38,12 +38,14 @@ def references(value):
 def test_the_document_tells_of_every_route_and_of_no_other():
     """A route without a description, and a description without a route, both fail."""
     served = {(one.method, one.path.replace(":path", ""), one.key) for one in OPERATIONS}
-    app = IngestApp(events=None, health=HealthRoutes(control=None, publisher=None), forwarder=None)
+    app = IngestApp(events=None, traces=None, health=HealthRoutes(control=None, publisher=None), forwarder=None)
     ingest = {path: methods for path, (methods, _) in app._routes.items()}
     own = {(page_routes.DOCUMENT, None), (page_routes.PAGE, None)}
     told = {(one.method, one.path, one.key) for one in DESCRIBED if one.path not in ingest and (one.path, one.key) not in own}
     assert told == served
-    of_ingest = {one.path: one.method for part in (events_api.EVENTS, events_api.MACHINES) for one in part.operations}
+    of_ingest = {
+        one.path: one.method for part in (events_api.EVENTS, traces_api.TRACES, events_api.MACHINES) for one in part.operations
+    }
     assert of_ingest.keys() == ingest.keys()
     assert all(method in ingest[path] for path, method in of_ingest.items())
     assert own == {(one.path, one.key) for one in page_routes.DESCRIPTIONS.operations}

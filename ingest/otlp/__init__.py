@@ -1,0 +1,1 @@
+"""OpenTelemetry traces: from an export request's bytes to the tool executions in it. Pure."""
