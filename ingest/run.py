@@ -12,6 +12,9 @@ from ingest.contract import logs
 from ingest.contract.control import ControlFollower
 from ingest.contract.errors import ConfigurationError
 from ingest.contract.http_connections import raise_file_limit
+from ingest.gateway.gateway import Gateway
+from ingest.gateway.recorder import Recorder
+from ingest.gateway.spool import Spool
 from ingest.http.app import IngestApp
 from ingest.http.body import InFlight
 from ingest.http.events import EventsRoute
@@ -30,7 +33,7 @@ def main(settings: IngestSettings) -> int:
     """Serve until SIGTERM or SIGINT.
 
     Order of a stop: (1) not ready any more, and no new connections; (2) accepted requests are finished, endless streams ended;
-    (3) what Kafka has not acknowledged yet is waited for; (4) exit.
+    (3) what Kafka has not acknowledged yet is waited for, executions recorded included; (4) exit.
 
     Returns:
         0 after a stop that was asked for, 2 where settings or the machine do not allow a start.
@@ -67,7 +70,9 @@ async def serve(settings: IngestSettings) -> None:
     intake = Intake(settings, publisher=publisher, in_flight=in_flight)
     events = EventsRoute(intake, control=control)
     traces = TracesRoute(intake, control=control)
-    server = make_server(IngestApp(events=events, traces=traces, health=health, forwarder=forwarder), settings)
+    gateway = _gateway(settings, control=control, publisher=publisher, in_flight=in_flight)
+    app = IngestApp(events=events, traces=traces, health=health, forwarder=forwarder, gateway=gateway)
+    server = make_server(app, settings)
 
     def stop() -> None:
         if server.should_exit:
@@ -76,22 +81,48 @@ async def serve(settings: IngestSettings) -> None:
         health.stopping = True
         if forwarder is not None:
             forwarder.end_streams()
+        if gateway is not None:
+            gateway.end_streams()
 
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop)
     control.start()
     publisher.start()
+    if gateway is not None:
+        gateway.start()
     gc.freeze()
-    log.info("ingest_listening", url=address_of(listening), kafka=settings.kafka, query=settings.query_url)
+    log.info(
+        "ingest_listening",
+        url=address_of(listening),
+        kafka=settings.kafka,
+        query=settings.query_url,
+        upstream=settings.upstream,
+    )
     try:
         await server.serve(sockets=[listening])
     finally:
+        if gateway is not None:
+            await gateway.stop()
         await publisher.stop()
         await control.stop()
         if forwarder is not None:
             forwarder.close()
         log.info("ingest_stopped")
+
+
+def _gateway(
+    settings: IngestSettings, *, control: ControlFollower, publisher: Publisher, in_flight: InFlight
+) -> Gateway | None:
+    if settings.upstream is None:
+        return None
+    spool = settings.upstream_spool
+    recorder = Recorder(
+        settings,
+        publisher=publisher,
+        spool=None if spool is None else Spool(spool, bytes_max=settings.upstream_spool_bytes_max),
+    )
+    return Gateway(settings, control=control, recorder=recorder, in_flight=in_flight)
 
 
 def _loop_factory() -> "type[asyncio.AbstractEventLoop] | None":

@@ -1,11 +1,13 @@
 """Settings of the ingest service: the public address, limits on what one request may hold, and patience with Kafka."""
 
+from pathlib import Path
 from typing import Literal
 from urllib.parse import urlsplit
 
-from pydantic import Field, field_validator
+from pydantic import Field, SecretStr, field_validator
 
-from ingest.contract.event import EVENT_BYTES_MAX
+from ingest.contract.access import is_project
+from ingest.contract.event import EVENT_BYTES_MAX, PROJECT_PATTERN
 from ingest.contract.request_limits import BODY_BYTES_MAX, DECODED_BYTES_MAX, EVENTS_MAX, MIB
 from ingest.contract.settings import CommonSettings
 from ingest.contract.topics import PACK_BYTES
@@ -52,12 +54,61 @@ class IngestSettings(CommonSettings):
     query_connect_timeout_s: float = Field(default=2, gt=0, description="the query service must have accepted by then")
     query_head_timeout_s: float = Field(default=120, gt=0, description="the query service must have begun to answer by then")
 
-    @field_validator("query_url")
+    upstream: str | None = Field(
+        default=None,
+        description="server that runs tools: executions go to it and are recorded, and so does all else under /api that is not"
+        " answered here; unset: no gateway",
+    )
+    upstream_api_key: SecretStr | None = Field(
+        default=None, description="the upstream's key, sent in place of a caller's key of ours; unset: none is sent"
+    )
+    upstream_project: str | None = Field(
+        default=None, description="callers with keys of the upstream's own are recorded in this project; unset: they are 401"
+    )
+    upstream_connect_timeout_s: float = Field(default=5, gt=0, description="the upstream must have accepted by then, else 502")
+    upstream_timeout_s: float = Field(
+        default=300, gt=0, description="the upstream must have begun to answer by then, else 504; longest silence in an answer"
+    )
+    upstream_held_bytes_max: int = Field(
+        default=8 * MIB, ge=0, description="an execution's answer is read whole up to this size, a larger one streamed"
+    )
+    upstream_waiting_bytes_max: int = Field(
+        default=32 * MIB, ge=2 * MIB, description="recorded executions that wait in memory for Kafka"
+    )
+    upstream_spool: Path | None = Field(
+        default=None, description="folder that keeps recorded executions until Kafka has them; unset: memory alone does"
+    )
+    upstream_spool_bytes_max: int = Field(
+        default=1024 * MIB, ge=MIB, description="that folder's limit; what is recorded beyond it is dropped and counted"
+    )
+
+    @field_validator("query_url", "upstream")
     @classmethod
-    def _query_url(cls, value: str | None) -> str | None:
-        if value is None:
+    def _address(cls, value: str | None) -> str | None:
+        if not value:
             return None
         parts = urlsplit(value)
         if parts.scheme not in ("http", "https") or not parts.hostname or parts.path not in ("", "/") or parts.query:
-            raise ValueError("the query service's address is http(s)://host:port")
+            raise ValueError("the address is http(s)://host:port")
         return value.rstrip("/")
+
+    @field_validator("upstream_api_key")
+    @classmethod
+    def _sendable(cls, value: SecretStr | None) -> SecretStr | None:
+        text = "" if value is None else value.get_secret_value()
+        if not (text.isascii() and text.isprintable()):
+            raise ValueError("a key is printable ASCII: it goes into a header")
+        return value if text else None
+
+    @field_validator("upstream_project")
+    @classmethod
+    def _project(cls, value: str | None) -> str | None:
+        if value and not is_project(value):
+            raise ValueError(f"a project matches {PROJECT_PATTERN}")
+        return value or None
+
+    @field_validator("upstream_spool")
+    @classmethod
+    def _folder(cls, value: Path | None) -> Path | None:
+        # An empty variable is one that is not set; as a path it would be the working folder.
+        return None if value in (None, Path()) else value

@@ -17,6 +17,10 @@ from deploy.cli.common import (
 
 _PORT = click.IntRange(0, 65_535)
 
+upstream_option = click.option(
+    "--upstream", metavar="URL", help="Server that runs tools; calls go through to it and are recorded (TOOLLEDGER_UPSTREAM)."
+)
+
 
 @click.command(epilog="Example: toolledger up --demo")
 @data_option
@@ -26,9 +30,18 @@ _PORT = click.IntRange(0, 65_535)
 @click.option("--demo", is_flag=True, help="Import recorded tool calls and keep a light live stream going.")
 @kafka_option
 @clickhouse_option
+@upstream_option
 @json_option
 def up(
-    data: Path, host: str, port: int, workers: int, demo: bool, kafka: str | None, clickhouse: str | None, as_json: bool
+    data: Path,
+    host: str,
+    port: int,
+    workers: int,
+    demo: bool,
+    kafka: str | None,
+    clickhouse: str | None,
+    upstream: str | None,
+    as_json: bool,
 ) -> int:
     """Run the whole stack on this machine: Kafka, ClickHouse, workers, ingest and query at one address.
 
@@ -36,10 +49,19 @@ def up(
     """
     from deploy.embedded.stack import Options, run
 
-    options = Options(
-        data=data, host=host, port=port, workers=workers, demo=demo, kafka=kafka, clickhouse=clickhouse, as_json=as_json
+    return run(
+        Options(
+            data=data,
+            host=host,
+            port=port,
+            workers=workers,
+            demo=demo,
+            kafka=kafka,
+            clickhouse=clickhouse,
+            upstream=upstream,
+            as_json=as_json,
+        )
     )
-    return run(options)
 
 
 @click.command(epilog="Example: toolledger kafka --data .toolledger --port 9092")
@@ -90,6 +112,7 @@ def clickhouse(data: Path, host: str, port: int, users: Path | None, memory_mb: 
 @click.option("--port", type=_PORT, help="Public port (TOOLLEDGER_PORT).")
 @click.option("--query-url", metavar="URL", help="Query service that other requests are forwarded to (TOOLLEDGER_QUERY_URL).")
 @kafka_option
+@upstream_option
 def ingest(data: Path, kafka: str | None, **given: Any) -> int:
     """Run the ingest service alone: takes events over HTTP and answers once Kafka has them."""
     from ingest.contract.settings import load

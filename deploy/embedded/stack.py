@@ -23,6 +23,7 @@ from deploy.embedded.stack_parts import (
     DATABASE,
     Part,
     clickhouse_part,
+    gateway_settings,
     ingest_part,
     kafka_part,
     query_part,
@@ -40,7 +41,7 @@ _FAILED: Final = 1
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
-    """What `toolledger up` was asked for; `kafka` and `clickhouse` are addresses of servers that are not ours to run."""
+    """What `toolledger up` was asked for; `kafka`, `clickhouse` and `upstream` are addresses of servers not ours to run."""
 
     data: Path
     host: str = "127.0.0.1"
@@ -49,6 +50,7 @@ class Options:
     demo: bool = False
     kafka: str | None = None
     clickhouse: str | None = None
+    upstream: str | None = None
     as_json: bool = False
 
 
@@ -145,7 +147,8 @@ class _Stack:
         )
         self._say("topics and tables ready")
         workers = [worker_part(number, options.workers, port, environment) for number, port in enumerate(ports.workers, 1)]
-        ingest = ingest_part(options.host, self._port, ports.query, environment)
+        gateway = gateway_settings(self._data, options.upstream, os.environ)
+        ingest = ingest_part(options.host, self._port, ports.query, environment | gateway)
         await self._start([query_part(ports.query, environment), *workers, ingest])
 
         stack = stack_file.Stack(
@@ -157,6 +160,8 @@ class _Stack:
             pid=os.getpid(),
         )
         stack_file.write(self._data, stack)
+        if gateway:
+            self._say(f"tools run at {gateway['TOOLLEDGER_UPSTREAM']} and are recorded")
         if options.demo:
             await self._start_demo(stack, environment)
         self._say(f"toolledger is ready at {stack.url} (Ctrl-C stops it)")

@@ -111,3 +111,14 @@ def settings(kafka: str, clickhouse: str, data: Path) -> dict[str, str]:
         "TOOLLEDGER_DATA": str(data),
         "TOOLLEDGER_LOG_JSON": "true",
     }
+
+
+def gateway_settings(data: Path, upstream: str | None, given: Mapping[str, str]) -> dict[str, str]:
+    """Return what ingest gets for the gateway: the upstream, and a spool in the data folder unless another is given."""
+    address = upstream or given.get("TOOLLEDGER_UPSTREAM")
+    if not address:
+        return {}
+    return {
+        "TOOLLEDGER_UPSTREAM": address,
+        "TOOLLEDGER_UPSTREAM_SPOOL": given.get("TOOLLEDGER_UPSTREAM_SPOOL") or str(data / "gateway"),
+    }

@@ -104,6 +104,10 @@ class Access:
         found = self._by_hash.get(key_hash)
         return found if found is not None and found.revoked_at_ms is None else None
 
+    def knows(self, key: str) -> bool:
+        """Tell whether a key is one of ours, in force or revoked."""
+        return hash_key(key) in self._by_hash
+
     def projects_of(self, org_id: str) -> frozenset[str]:
         """Return the projects that belong to an organisation, by their keys or rules."""
         keys = {key.project_id for key in self.keys.values() if key.org_id == org_id and key.project_id}

@@ -34,7 +34,7 @@ class Patience(msgspec.Struct, frozen=True, kw_only=True):
     Args:
         head_s: for a whole head.
         idle_s: silence within a body.
-        body_s: for a whole body.
+        body_s: for a whole body, unless the application sets `unhurried` in the request's scope.
         unread_s: that nothing of an answer is taken, which is too large to be held back here.
     """
 
@@ -146,7 +146,9 @@ def patient_protocol(patience: Patience) -> type[HttpToolsProtocol]:
                 if self.flow.read_paused:
                     # It may send; it is us who do not read now.
                     self._heard_s = now_s
-                due_s = min(self._heard_s + patience.idle_s, self._began_s + patience.body_s)
+                due_s = self._heard_s + patience.idle_s
+                if not self.scope.get("unhurried"):
+                    due_s = min(due_s, self._began_s + patience.body_s)
             if now_s < due_s:
                 self._timer = self.loop.call_later(due_s - now_s, self._look)
             elif self._waiting_for == "body" and self.cycle is not None and not self.cycle.response_started:

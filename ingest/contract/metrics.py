@@ -24,6 +24,11 @@ HTTP_SECONDS: Final = Histogram(
     "toolledger_http_seconds", "Time to answer", ["service", "route", "status"], buckets=_SECONDS, registry=REGISTRY
 )
 
+# Gateway: recorded + recovered (of a former process) = published + dropped + those that wait for Kafka.
+GATEWAY_EVENTS: Final = Counter("toolledger_gateway_events", "Executions recorded, by outcome", ["outcome"], registry=REGISTRY)
+GATEWAY_WAITING: Final = Gauge("toolledger_gateway_waiting_bytes", "Executions in memory for Kafka", registry=REGISTRY)
+GATEWAY_SPOOLED: Final = Gauge("toolledger_gateway_spooled_bytes", "Executions on disk until Kafka has them", registry=REGISTRY)
+
 # Worker: events = accepted + duplicates + dead_letters + forwarded, as in every receipt; conflicts are some of the duplicates.
 WORKER_RECORDS: Final = Counter("toolledger_worker_records", "Kafka records proved by a receipt", registry=REGISTRY)
 WORKER_EVENTS: Final = Counter("toolledger_worker_events", "Events by outcome", ["outcome"], registry=REGISTRY)

@@ -352,7 +352,7 @@ ERROR_TEXTS: Final = {
     429: "Too many requests, or too much in work at once. Beside the Error body the object has the flat `message` that the"
     " incumbent's clients read.",
     500: "A fault of the service; its log has it under the request id.",
-    502: "The query service broke off before it answered.",
+    502: "The query service, or the upstream, broke off before it answered, or the upstream could not be reached.",
     503: "Something is away for now (ClickHouse, Kafka, keys not read yet, too many questions at once). Nothing was done;"
     " try again.",
     504: "The question took too long (`Query_TooSlow`, with how to narrow it), or no answer came in time.",
@@ -367,7 +367,8 @@ ERROR_SCHEMA: Final = {
                     "slug": text(
                         "For programs: `HTTP_` and the status' name, as in `HTTP_Unauthorized`, or one of `Query_TooSlow`,"
                         " `Query_TooLarge`, `Query_TooManyAtOnce`, `Query_Failed`, `Query_Unavailable`, `Query_BrokeOff`,"
-                        " `DeadLetter_NoEvent`, `Ingest_NothingAccepted`, `Ingest_KafkaUnavailable`, `Ingest_Starting`.",
+                        " `DeadLetter_NoEvent`, `Ingest_NothingAccepted`, `Ingest_KafkaUnavailable`, `Ingest_Starting`,"
+                        " `Upstream_Unreachable`, `Upstream_BrokeOff`, `Upstream_TimedOut`, `Upstream_NoWebsockets`.",
                         pattern="^[A-Za-z]+_[A-Za-z]+$",
                     ),
                     "status": whole("The HTTP status.", minimum=400, maximum=599),

@@ -11,6 +11,8 @@ from typing import Final
 from ingest.contract.http_errors import request_id as make_request_id
 from ingest.contract.logs import logger
 from ingest.contract.metrics import HTTP_SECONDS
+from ingest.contract.own_routes import is_own
+from ingest.gateway.gateway import Gateway
 from ingest.http.answers import Answer, ClientGone, Receive, Refused, Scope, Send, respond
 from ingest.http.events import EventsRoute
 from ingest.http.forward import Forwarder
@@ -27,9 +29,17 @@ Handler = Callable[[Scope, Mapping[bytes, bytes], Receive], Awaitable[Answer]]
 
 
 class IngestApp:
-    """Routes of our own by exact path; everything else goes to the forwarder, where there is one."""
+    """Routes of our own by exact path; everything else goes to the gateway or the forwarder, where there is one."""
 
-    def __init__(self, *, events: EventsRoute, traces: TracesRoute, health: HealthRoutes, forwarder: Forwarder | None) -> None:
+    def __init__(
+        self,
+        *,
+        events: EventsRoute,
+        traces: TracesRoute,
+        health: HealthRoutes,
+        forwarder: Forwarder | None,
+        gateway: Gateway | None = None,
+    ) -> None:
         self._routes: dict[str, tuple[tuple[str, ...], Handler]] = {
             "/v1/events": (("POST",), events),
             "/v1/traces": (("POST",), traces),
@@ -38,6 +48,7 @@ class IngestApp:
             "/metrics": (_READ, _plain(health.metrics)),
         }
         self._forwarder = forwarder
+        self._gateway = gateway
         self._seconds: dict[tuple[str, int], Callable[[float], None]] = {}
         self._access_log = logging.getLogger(__name__).isEnabledFor(logging.DEBUG)
 
@@ -52,7 +63,10 @@ class IngestApp:
         refused: Refused | None = None
         try:
             found = self._routes.get(route)
-            if found is None:
+            if found is None and self._gateway is not None and not is_own(route):
+                route = "gateway"
+                status = await self._gateway(scope, receive, send, request_id)
+            elif found is None:
                 route = "forward"
                 if self._forwarder is None:
                     raise Refused(404, f"there is nothing at {scope['path'][:200]}")

@@ -1,10 +1,11 @@
-"""A lean HTTP/1.1 client for one server that is ours: kept connections, streaming both ways, backpressure, nothing else.
+"""A lean HTTP/1.1 client for one server: kept connections, streaming both ways, backpressure, TLS, nothing else.
 
 Measured on the way through ingest, 16 connections: 190 us of CPU a forwarded request, 503 with aiohttp's client.
 """
 
 import asyncio
 import contextlib
+import ssl
 from collections import deque
 from collections.abc import AsyncIterator
 from typing import Final
@@ -35,6 +36,8 @@ class Connection(asyncio.Protocol):
         self.status = 0
         self.headers: list[RawHeader] = []
         self.reusable = False
+        # Whether it carried an exchange before: such a one may be closed by the server at the very moment it is used again.
+        self.reused = False
         self.idle_since_s = 0.0
         self._loop = loop
         self._transport: asyncio.Transport | None = None
@@ -50,6 +53,7 @@ class Connection(asyncio.Protocol):
         self._chunks: deque[bytes] = deque()
         self._buffered_bytes = 0
         self._wake: asyncio.Future[None] | None = None
+        self._why = "the connection was closed"
 
     # What the exchange does.
 
@@ -79,7 +83,7 @@ class Connection(asyncio.Protocol):
         self._transport.write(data)
         await self._writable.wait()
         if self._lost and not self._head_done:
-            raise UpstreamError("the connection was closed while a request was sent", connected=True)
+            raise UpstreamError(f"{self._why} while a request was sent", connected=True)
 
     async def head(self) -> None:
         """Wait for status and headers.
@@ -89,7 +93,7 @@ class Connection(asyncio.Protocol):
         """
         if not self._head_done:
             if self._lost:
-                raise UpstreamError("the connection was closed before an answer", connected=True)
+                raise UpstreamError(f"{self._why} before an answer", connected=True)
             self._head = self._loop.create_future()
             await self._head
 
@@ -110,7 +114,7 @@ class Connection(asyncio.Protocol):
             elif self._complete:
                 return
             elif self._lost:
-                raise UpstreamError("the connection was closed within an answer", connected=True)
+                raise UpstreamError(f"{self._why} within an answer", connected=True)
             else:
                 self._wake = self._loop.create_future()
                 await self._wake
@@ -139,19 +143,20 @@ class Connection(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._lost = True
         self.reusable = False
+        if exc is not None:
+            self._why = f"the connection broke ({exc})"
         if self._head_done and self._until_close and exc is None:
             self._complete = True
         self._writable.set()
         if self._head is not None and not self._head.done():
-            self._head.set_exception(UpstreamError("the connection was closed before an answer", connected=True))
+            self._head.set_exception(UpstreamError(f"{self._why} before an answer", connected=True))
         self._rouse()
 
     def data_received(self, data: bytes) -> None:
         try:
             self._parser.feed_data(data)
-        except httptools.HttpParserError:
-            self.close()
-        except httptools.HttpParserUpgrade:
+        except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
+            self._why = f"what came was not HTTP ({error}), and the connection was closed"
             self.close()
 
     def pause_writing(self) -> None:
@@ -208,32 +213,42 @@ class Upstream:
         self._port = parts.port or (443 if self._secure else 80)
         self._connect_timeout_s = connect_timeout_s
         self._idle: list[Connection] = []
+        # Made once: it reads all certificates of the machine.
+        self._context = ssl.create_default_context() if self._secure else None
+        default = self._port == (443 if self._secure else 80)
+        host = f"[{self._host}]" if ":" in self._host else self._host
+        self.authority = (host if default else f"{host}:{self._port}").encode("idna" if not host.isascii() else "ascii")
 
-    async def connect(self) -> Connection:
+    async def connect(self, *, fresh: bool = False) -> Connection:
         """Hand out a connection, one that is kept or a new one.
+
+        Args:
+            fresh: only a new one.
 
         Raises:
             UpstreamError: the server could not be reached in time.
         """
         loop = asyncio.get_running_loop()
         oldest_s = loop.time() - _KEEP_ALIVE_S
-        while self._idle:
+        while self._idle and not fresh:
             connection = self._idle.pop()
             if connection.alive and connection.idle_since_s >= oldest_s:
                 return connection
             connection.close()
         try:
             async with asyncio.timeout(self._connect_timeout_s):
-                _, made = await loop.create_connection(
-                    lambda: Connection(loop), self._host, self._port, ssl=True if self._secure else None
-                )
-        except (OSError, TimeoutError) as error:
+                _, made = await loop.create_connection(lambda: Connection(loop), self._host, self._port, ssl=self._context)
+        except TimeoutError:
+            where = f"{self._host}:{self._port}"
+            raise UpstreamError(f"no connection to {where} within {self._connect_timeout_s:g} s", connected=False) from None
+        except OSError as error:
             raise UpstreamError(f"no connection to {self._host}:{self._port}: {error}", connected=False) from None
         return made
 
     def release(self, connection: Connection) -> None:
         """Take a connection back: kept where its exchange is complete, closed where not."""
         if connection.alive and len(self._idle) < _IDLE_CONNECTIONS_MAX:
+            connection.reused = True
             connection.idle_since_s = asyncio.get_running_loop().time()
             self._idle.append(connection)
         else:

@@ -5,6 +5,7 @@ from importlib.metadata import version
 from typing import Final
 
 from ingest.contract import events_api, traces_api
+from ingest.contract.gateway_api import GATEWAY
 from ingest.contract.openapi import Json, Part, document
 from query_api.openapi.failures import FAILURES
 from query_api.openapi.internal import INTERNAL
@@ -20,6 +21,7 @@ from query_api.openapi.usage import USAGE
 PARTS: Final[tuple[Part, ...]] = (
     events_api.EVENTS,
     traces_api.TRACES,
+    GATEWAY,
     LOGS,
     LIVE,
     FAILURES,

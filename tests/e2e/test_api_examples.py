@@ -21,6 +21,7 @@ from query_api.openapi.letters import EXAMPLE_ID
 from tests.support import api_answers, schemathesis
 from tests.support.pipeline import eventually
 from tests.support.stack import Stack
+from tests.support.tool_upstream import says_json, tool_upstream_in_thread
 
 pytestmark = [pytest.mark.real, pytest.mark.timeout(600), pytest.mark.asyncio(loop_scope="module")]
 
@@ -53,10 +54,13 @@ class Running:
 
 @pytest.fixture(scope="module")
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    made = Stack(Path(tmp_path_factory.mktemp("stack")))
-    made.start()
-    yield made
-    made.stop()
+    # What the examples of running tools are answered.
+    ran = {"data": {}, "error": None, "successful": True, "log_id": "log_7fKq2mYdX0aB"}
+    with tool_upstream_in_thread(says_json(ran)) as upstream:
+        made = Stack(Path(tmp_path_factory.mktemp("stack")), env={"TOOLLEDGER_UPSTREAM": upstream.url})
+        made.start()
+        yield made
+        made.stop()
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,10 @@ import jsonschema_rs
 import pytest
 
 from ingest.contract import events_api, traces_api
+from ingest.contract.gateway_api import GATEWAY
 from ingest.contract.openapi import curl, pretty, sent, target
+from ingest.contract.own_routes import is_own
+from ingest.gateway.routes import execution_of
 from ingest.http.app import IngestApp
 from ingest.http.health import HealthRoutes
 from query_api.http.app import OPERATIONS
@@ -41,7 +44,15 @@ def test_the_document_tells_of_every_route_and_of_no_other():
     app = IngestApp(events=None, traces=None, health=HealthRoutes(control=None, publisher=None), forwarder=None)
     ingest = {path: methods for path, (methods, _) in app._routes.items()}
     own = {(page_routes.DOCUMENT, None), (page_routes.PAGE, None)}
-    told = {(one.method, one.path, one.key) for one in DESCRIBED if one.path not in ingest and (one.path, one.key) not in own}
+    gateway = {one.path for one in GATEWAY.operations}
+    elsewhere = ingest.keys() | gateway
+    told = {
+        (one.method, one.path, one.key) for one in DESCRIBED if one.path not in elsewhere and (one.path, one.key) not in own
+    }
+    for path in gateway:
+        filled = path.format(tool_slug="A", session_id="s")
+        assert execution_of("POST", filled.encode()) is not None
+        assert not is_own(filled)
     assert told == served
     of_ingest = {
         one.path: one.method for part in (events_api.EVENTS, traces_api.TRACES, events_api.MACHINES) for one in part.operations
@@ -87,7 +98,9 @@ def test_examples_are_what_the_schemas_say(operation):
 def test_every_slug_of_the_code_is_told():
     """A program may go by each."""
     sources = [path.read_text() for folder in ("ingest", "query_api") for path in (ROOT / folder).rglob("*.py")]
-    used = {slug for text in sources for slug in re.findall(r'"((?:Query|Ingest|DeadLetter|Export|Logs)_[A-Z]\w+)"', text)}
+    used = {
+        slug for text in sources for slug in re.findall(r'"((?:Query|Ingest|DeadLetter|Export|Logs|Upstream)_[A-Z]\w+)"', text)
+    }
     told = DOCUMENT["components"]["schemas"]["Error"]["properties"]["error"]["properties"]["slug"]["description"]
     assert "Query_TooSlow" in used
     assert used == set(re.findall(r"`([A-Z][a-z]\w*_\w+)`", told)) - {"HTTP_Unauthorized"}
