@@ -194,7 +194,7 @@ async def test_an_upstream_that_is_silent_is_a_504_and_a_log(
     assert (got.status_code, got.json()["error"]["slug"], got.headers["x-should-retry"]) == (504, "Upstream_TimedOut", "false")
     event = await log.event()
     assert (event["error"]["code"], event["error"]["type"]) == ("504", "upstream_timeout")
-    assert event["duration_ms"] >= 2000
+    assert event["duration_ms"] > 1000
 
 
 async def test_a_caller_who_goes_away_does_not_end_the_tool_nor_its_log(

@@ -19,7 +19,8 @@ class Request:
     method: str
     target: str
     headers: RawHeaders
-    body: bytes = b""
+    # Megabytes have no place in what a failed test says.
+    body: bytes = field(default=b"", repr=False)
 
     def header(self, name: str) -> str | None:
         return next((value.decode("latin-1") for given, value in self.headers if given.lower() == name.encode()), None)
@@ -42,7 +43,8 @@ def answer(body: bytes = b"", status: str = "200 OK", headers: RawHeaders | None
 
 def chunked(parts: list[bytes], headers: RawHeaders | None = None, trailers: bytes = b"") -> bytes:
     """Return an answer in chunks."""
-    given = [*(headers or [(b"content-type", b"application/json")]), (b"transfer-encoding", b"chunked")]
+    usual = [(b"content-type", b"application/json")]
+    given = [*(usual if headers is None else headers), (b"transfer-encoding", b"chunked")]
     body = b"".join(b"%x\r\n%b\r\n" % (len(part), part) for part in parts) + b"0\r\n" + trailers + b"\r\n"
     return answer(b"", headers=given, length=False) + body
 
@@ -81,7 +83,7 @@ class ToolUpstream:
 
     behave: Behaviour = field(default_factory=lambda: says_json({"data": {}, "error": None, "successful": True}))
     before_body: Callable[[Request, asyncio.StreamReader, asyncio.StreamWriter], Awaitable[bool]] | None = None
-    seen: list[Request] = field(default_factory=list)
+    seen: list[Request] = field(default_factory=list, repr=False)
     connections: int = 0
     port: int = 0
     arrived: asyncio.Event = field(default_factory=asyncio.Event)
