@@ -58,7 +58,8 @@ def build(settings: WorkerSettings, *, owner: Owner, service: Callable[[], Worke
         loghandlers=[],
     )
     app.conf.override_logging = False
-    app.transport = transport(owner, TOOL_EXECUTIONS, ahead_bytes=settings.ahead_bytes)(brokers, app)
+    made = transport(owner, TOOL_EXECUTIONS, ahead_bytes=settings.ahead_bytes, interval_s=settings.batch_interval_ms / 1000)
+    app.transport = made(brokers, app)
     topic = app.topic(TOOL_EXECUTIONS, schema=RunSchema(), internal=False)
 
     @app.agent(topic, isolated_partitions=True, concurrency=1, name="ledger")  # type: ignore[untyped-decorator]

@@ -7,7 +7,7 @@ fetched, log ends with open transactions, the topic's id. Reaches into faust-str
 import asyncio
 import time
 from collections.abc import Coroutine, Mapping, Sequence, Set
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final, TypeVar
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
@@ -46,6 +46,23 @@ class Committed:
 
     offset: int
     metadata: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fetched:
+    """What one fetch brought.
+
+    Records and positions belong together: a position read at another moment could lie beyond records that nobody has seen yet.
+
+    Args:
+        records: by partition, of those that have any.
+        positions: of each partition, behind its records.
+        behind: partitions whose log holds more than that, as of the broker's last answer.
+    """
+
+    records: Mapping[TP, list[Any]] = field(default_factory=dict)
+    positions: Mapping[TP, int] = field(default_factory=dict)
+    behind: Set[TP] = frozenset()
 
 
 class RunThread(stock.AIOKafkaConsumerThread):  # type: ignore[misc]
@@ -220,25 +237,23 @@ class RunThread(stock.AIOKafkaConsumerThread):  # type: ignore[misc]
         else:
             coordinator.reset_generation()
 
-    async def fetch(self, partitions: set[TP], wait_s: float) -> tuple[Mapping[TP, list[Any]], dict[TP, int]]:
-        """Fetch from some partitions.
-
-        Returns:
-            Records by partition, and the position of each partition behind them. Both belong together: a position read at
-            another moment could lie beyond records that nobody has seen yet.
-        """
+    async def fetch(self, partitions: set[TP], wait_s: float) -> Fetched:
+        """Fetch from some partitions, at least one."""
         return await self._there(self._fetch(partitions, wait_s))
 
-    async def _fetch(self, partitions: set[TP], wait_s: float) -> tuple[Mapping[TP, list[Any]], dict[TP, int]]:
+    async def _fetch(self, partitions: set[TP], wait_s: float) -> Fetched:
         consumer = self._ensure_consumer()
         records = await self._fetch_records(consumer, partitions, timeout=wait_s, max_records=consumer._max_poll_records)
         assignment = consumer._subscription.subscription.assignment
-        positions = {}
+        positions, behind = {}, set()
         for tp in partitions:
             state = assignment.state_value(TopicPartition(tp.topic, tp.partition)) if assignment is not None else None
             if state is not None and state.has_valid_position:
                 positions[tp] = int(state.position)
-        return records, positions
+                # An open transaction keeps what is behind it from everybody.
+                if state.lso is not None and state.position < state.lso:
+                    behind.add(tp)
+        return Fetched(records=records, positions=positions, behind=behind)
 
     async def topic_id(self, topic: str) -> tuple[str, int]:
         """Return (id of the topic's present incarnation, number of its partitions)."""

@@ -15,8 +15,9 @@ from faust.transport.drivers import aiokafka as stock
 from faust.types import TP
 
 from ingest.contract.logs import logger
-from processors.consumer_thread import RunThread
+from processors.consumer_thread import Fetched, RunThread
 from processors.decode import Record
+from processors.gathering import Gathering
 from processors.runs import Run
 
 log = logger(__name__)
@@ -26,6 +27,10 @@ _RUNS_IN_FLIGHT: Final = 2
 # While some partition is busy a fetch must not sleep through its becoming free.
 _BUSY_FETCH_S: Final = 0.05
 _FINISH_S: Final = 5.0
+# What aiokafka has fetched of a partition is one answer of the broker; it asks for the next one only when that is taken.
+_DRAIN_S: Final = 0.05
+# As much of one partition does not wait for its time.
+_RUN_BYTES: Final = 1024 * 1024
 # Offsets without records (marks of transactions, aborted records, what retention took) are proved after so long alone.
 _HOLLOW_S: Final = 0.25
 
@@ -49,13 +54,17 @@ class RunConsumer(stock.Consumer):  # type: ignore[misc]
     owner: ClassVar[Owner]
     topic: ClassVar[str]
     ahead_bytes: ClassVar[int]
+    interval_s: ClassVar[float]
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         # Partitions that were opened under the present generation -> the offset their next run begins with.
         self._next: dict[TP, int] = {}
+        # Fetched and not a run yet, of the same partitions.
+        self._gathered: dict[TP, Gathering] = {}
         self._in_flight: dict[TP, int] = {}
-        self._in_flight_bytes = 0
+        # Gathered and in flight.
+        self._held_bytes = 0
         # Since when nothing but offsets without records lies beyond what was handed over.
         self._hollow_since: dict[TP, float] = {}
         # Nothing more is fetched of these until the next rebalance.
@@ -103,9 +112,10 @@ class RunConsumer(stock.Consumer):  # type: ignore[misc]
     def _forget(self) -> None:
         self._turn += 1
         self._next.clear()
+        self._gathered.clear()
         self._in_flight.clear()
         self._resting.clear()
-        self._in_flight_bytes = 0
+        self._held_bytes = 0
         self._hollow_since.clear()
         self.owner.suspend()
 
@@ -116,6 +126,7 @@ class RunConsumer(stock.Consumer):  # type: ignore[misc]
         if await self.thread.start_at(tp, start) and turn == self._turn:
             self._read_offset[tp] = None
             self._next[tp] = start
+            self._gathered[tp] = Gathering(interval_s=self.interval_s, bytes_max=_RUN_BYTES)
             self._freed.set()
 
     def _opened(self, task: asyncio.Task[None]) -> None:
@@ -141,30 +152,44 @@ class RunConsumer(stock.Consumer):  # type: ignore[misc]
 
     async def _getmany(self, active_partitions: set[TP] | None, timeout: float) -> Mapping[TP, list[Any]]:  # noqa: ASYNC109, ARG002
         turn = self._turn
-        active = self._next.keys() - self._resting
-        wanted = {tp for tp in active if self._in_flight.get(tp, 0) < _RUNS_IN_FLIGHT}
-        if not wanted or self._in_flight_bytes >= self.ahead_bytes:
-            self._freed.clear()
-            try:
-                async with asyncio.timeout(timeout):
-                    await self._freed.wait()
-            except TimeoutError:
-                return {}
-            return {}
-        busy = len(wanted) < len(active)
-        fetched, positions = await self.thread.fetch(
-            wanted, _BUSY_FETCH_S if busy else _HOLLOW_S if self._hollow_since else timeout
-        )
+        free = {tp for tp in self._next.keys() - self._resting if self._in_flight.get(tp, 0) < _RUNS_IN_FLIGHT}
+        wanted = {tp for tp in free if not self._gathered[tp].full} if self._held_bytes < self.ahead_bytes else set()
+        wait_s = self._wait_s(free, timeout)
+        if not wanted or all(self._gathered[tp].due_s > time.monotonic() for tp in wanted):
+            # Nothing may come in, or nothing that would be due before the rest of it is there.
+            await self._freed_within(min(wait_s, _DRAIN_S) if wanted else wait_s)
+            wait_s = 0.0
+        fetched = await self.thread.fetch(wanted, wait_s) if wanted and turn == self._turn else Fetched()
         generation = self.app.consumer_generation_id
         if turn != self._turn:
             return {}
+        for tp, records in fetched.records.items():
+            self._held_bytes += self._gathered[tp].add(records, behind=tp in fetched.behind)
         runs = {}
-        for tp in wanted & self._next.keys():
-            records = fetched.get(tp) or []
-            next_offset = records[-1].offset + 1 if records else positions.get(tp, 0)
-            if records or self._hollow(tp, next_offset):
-                runs[tp] = [self._fold(tp, records, next_offset, generation)]
+        for tp in free:
+            if self._gathered[tp].ready(time.monotonic()):
+                runs[tp] = [self._fold(tp, generation)]
+            elif not len(self._gathered[tp]) and self._hollow(tp, fetched.positions.get(tp, 0)):
+                runs[tp] = [self._fold(tp, generation, hollow_until=fetched.positions[tp])]
         return runs
+
+    def _wait_s(self, free: set[TP], timeout_s: float) -> float:
+        """Return how long a fetch may wait for records: until what is gathered is due, or what is busy may be free."""
+        if len(free) < len(self._next.keys() - self._resting):
+            timeout_s = _BUSY_FETCH_S
+        elif self._hollow_since:
+            timeout_s = _HOLLOW_S
+        due_s = min((self._gathered[tp].due_s for tp in free if len(self._gathered[tp])), default=None)
+        return timeout_s if due_s is None else min(timeout_s, max(0.0, due_s - time.monotonic()))
+
+    async def _freed_within(self, wait_s: float) -> None:
+        """Wait until a run is done or a partition opened, at most so long."""
+        self._freed.clear()
+        try:
+            async with asyncio.timeout(wait_s):
+                await self._freed.wait()
+        except TimeoutError:
+            return
 
     def _hollow(self, tp: TP, position: int) -> bool:
         """Tell whether a run without records is due, so that the proof reaches the log's end whatever stands there."""
@@ -173,9 +198,11 @@ class RunConsumer(stock.Consumer):  # type: ignore[misc]
             return False
         return time.monotonic() - self._hollow_since.setdefault(tp, time.monotonic()) > _HOLLOW_S
 
-    def _fold(self, tp: TP, records: list[Any], next_offset: int, generation: int) -> Run:
+    def _fold(self, tp: TP, generation: int, *, hollow_until: int | None = None) -> Run:
+        """Make what is gathered a run; with nothing gathered, one of offsets that hold no records."""
         self._hollow_since.pop(tp, None)
-        nbytes = sum(len(record.value) for record in records if record.value is not None)
+        records, nbytes = self._gathered[tp].take(time.monotonic()) if hollow_until is None else ([], 0)
+        next_offset = hollow_until or records[-1].offset + 1
         run = Run(
             partition=tp.partition,
             generation=generation,
@@ -189,7 +216,6 @@ class RunConsumer(stock.Consumer):  # type: ignore[misc]
         )
         self._next[tp] = next_offset
         self._in_flight[tp] = self._in_flight.get(tp, 0) + 1
-        self._in_flight_bytes += nbytes
         return run
 
     def done(self, run: Run, *, more: bool = True) -> None:
@@ -199,7 +225,7 @@ class RunConsumer(stock.Consumer):  # type: ignore[misc]
             if not more:
                 self._resting.add(tp)
             self._in_flight[tp] -= 1
-            self._in_flight_bytes -= run.nbytes
+            self._held_bytes -= run.nbytes
             self._freed.set()
 
     def _to_message(self, tp: TP, record: Run) -> Any:
@@ -254,7 +280,14 @@ class RunSchema(faust.Schema):  # type: ignore[misc]
         return message.value
 
 
-def transport(owner: Owner, topic: str, *, ahead_bytes: int) -> type[RunTransport]:
-    """Return a transport whose consumer asks `owner` where to start, and holds about `ahead_bytes` of records at most."""
-    consumer = type("LedgerConsumer", (RunConsumer,), {"owner": owner, "topic": topic, "ahead_bytes": ahead_bytes})
+def transport(owner: Owner, topic: str, *, ahead_bytes: int, interval_s: float) -> type[RunTransport]:
+    """Return a transport for one topic.
+
+    Args:
+        owner: whom the consumer asks where to start.
+        ahead_bytes: about so much of records is held at most.
+        interval_s: between the beginnings of two runs of a partition, where there is no backlog.
+    """
+    members = {"owner": owner, "topic": topic, "ahead_bytes": ahead_bytes, "interval_s": interval_s}
+    consumer = type("LedgerConsumer", (RunConsumer,), members)
     return type("LedgerTransport", (RunTransport,), {"Consumer": consumer})

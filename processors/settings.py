@@ -12,6 +12,10 @@ class WorkerSettings(CommonSettings):
     worker_port: int = Field(default=8603, ge=0, le=65535, description="port of the worker's health and metrics")
     batch_events: int = Field(default=40_000, ge=1, description="a batch is closed at this many events")
     batch_bytes: int = Field(default=48 * 1024 * 1024, ge=1, description="a batch is closed at this many decoded bytes")
+    # A batch costs ClickHouse as much for one event as for a thousand, and leaves parts that questions have to open.
+    batch_interval_ms: int = Field(
+        default=250, ge=0, description="where there is no backlog, batches of a partition begin so far apart; the first at once"
+    )
     work_bytes: int = Field(default=8 * 1024 * 1024, ge=1, description="decoded bytes of records in work at once")
     ahead_bytes: int = Field(default=16 * 1024 * 1024, ge=1, description="no fetch while this much is decoded and waits")
     fetch_bytes: int = Field(default=1024 * 1024, ge=1024, description="most bytes Kafka sends per partition and fetch")

@@ -12,6 +12,7 @@ from deploy.cli.log_lines import ms
 from deploy.cli.since import since_ms
 
 _GROUPS: Final = {"tool": "tool_slug", "toolkit": "toolkit_slug", "user": "user_id", "session": "session_id"}
+_SHOWN: Final = ("calls", "failed", "error_rate", "p50_ms", "p95_ms", "p99_ms", "active_users", "active_sessions")
 
 
 @click.command(epilog="Example: toolledger usage --by toolkit --since 24h")
@@ -38,6 +39,9 @@ def usage(data: Path, by: str, since: str, limit: int, corrections: bool, as_jso
         asked |= {"group_by": _GROUPS[by], "order_by": "calls"}
     else:
         asked["interval"] = by
+    if not as_json:
+        # Those of the table: sessions by their first call, which it does not show, cost as much as all others.
+        asked["metrics"] = ",".join(_SHOWN)
     answer = Api(*service(data)).get("/v1/usage", asked)
     if as_json:
         for row in answer["rows"]:

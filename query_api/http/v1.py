@@ -1,6 +1,7 @@
 """Our own routes of usage and freshness: SURFACE section 7."""
 
 import time
+from collections.abc import Sequence
 from typing import Any, Final, cast
 
 import orjson
@@ -14,7 +15,7 @@ from query_api.log_items import iso
 from query_api.usage import calendar
 from query_api.usage.answer import Group
 from query_api.usage.calendar import Run, Unit
-from query_api.usage.question import ALL_METRICS, METRIC_ORDERS, Order, OrderBy, Question
+from query_api.usage.question import MEASURED_BY, METRIC_ORDERS, Metric, Order, OrderBy, Question
 
 GROUPS: Final = ("tool_slug", "toolkit_slug", "user_id", "session_id", "status", "failure_class")
 GROUP_BY_MAX: Final = 2
@@ -30,8 +31,9 @@ UNITS: Final = ("minute", "hour", "day")
 
 async def usage(request: Request, caller: Caller, services: Services) -> Answer:
     """Answer calls, error rates, percentiles, active users and sessions, by group and interval."""
-    asked = Parameters(request.query_params.multi_items(), known=_SINGLE, repeated=("group_by", *FILTERS))
-    question, unit, timezone = _question(asked, now_ms=_now_ms())
+    asked = Parameters(request.query_params.multi_items(), known=_SINGLE, repeated=("group_by", "metrics", *FILTERS))
+    shown = metrics_of(asked)
+    question, unit, timezone = _question(asked, shown, now_ms=_now_ms())
     asked.faults.check()
     found, complete_until_ms = await ask(question, caller.tenant(), services)
     body = {
@@ -40,8 +42,8 @@ async def usage(request: Request, caller: Caller, services: Services) -> Answer:
         "interval": unit,
         "timezone": timezone,
         "group_by": question.group_by,
-        "rows": [_row(question, group) for group in found.groups],
-        "totals": found.totals,
+        "rows": [_row(question, group, shown) for group in found.groups],
+        "totals": {name: found.totals[name] for name in shown},
         "truncated": found.truncated,
         "complete_until": iso(complete_until_ms),
     }
@@ -72,7 +74,7 @@ async def freshness(request: Request, _: Caller, services: Services) -> Answer:
     return Answer(body=orjson.dumps(body), complete_until_ms=found.complete_until_ms)
 
 
-def _question(asked: Parameters, *, now_ms: int) -> tuple[Question, str | None, str]:
+def _question(asked: Parameters, shown: Sequence[str], *, now_ms: int) -> tuple[Question, str | None, str]:
     """Read a question; what is wrong is in `asked.faults`, and the question then only fills the place."""
     faults = asked.faults
     from_ms, to_ms = checked_range(asked.instant("from"), asked.instant("to"), faults, now_ms=now_ms)
@@ -92,7 +94,7 @@ def _question(asked: Parameters, *, now_ms: int) -> tuple[Question, str | None, 
     question = Question(
         from_ms=min(from_ms, to_ms),
         to_ms=to_ms,
-        metrics=ALL_METRICS,
+        metrics=_measured(shown, order),
         order=order,
         limit=limit,
         group_by=group_by,
@@ -120,6 +122,20 @@ def group_by_of(asked: Parameters) -> tuple[str, ...]:
     return tuple(names)
 
 
+def metrics_of(asked: Parameters) -> tuple[str, ...]:
+    """Read which metrics are answered, as repeated parameters or with commas; none: all."""
+    names = {name.strip() for value in asked.all("metrics", most=len(MEASURED_BY)) for name in value.split(",") if name.strip()}
+    if not names <= MEASURED_BY.keys():
+        asked.faults.add("metrics", f"must be of {', '.join(MEASURED_BY)}")
+        return tuple(MEASURED_BY)
+    return tuple(name for name in MEASURED_BY if name in names) or tuple(MEASURED_BY)
+
+
+def _measured(shown: Sequence[str], order: Order) -> frozenset[Metric]:
+    """Return what has to be worked out: the metrics shown, the one that orders, and calls, which decide what has a row."""
+    return frozenset(MEASURED_BY[name] for name in ("calls", *shown, order.by) if name in MEASURED_BY)
+
+
 def _order(asked: Parameters, unit: str | None) -> Order:
     """Return the order: by `start` or calls unless asked; `order_by` alone means descending."""
     by = asked.one_of("order_by", (*METRIC_ORDERS, "key"), default="")
@@ -128,9 +144,9 @@ def _order(asked: Parameters, unit: str | None) -> Order:
     return Order(by=cast(OrderBy, by or first), descending=direction == "desc")
 
 
-def _row(question: Question, group: Group) -> dict[str, Any]:
+def _row(question: Question, group: Group, shown: Sequence[str]) -> dict[str, Any]:
     start = {} if group.start_ms is None else {"start": group.start_ms}
-    return start | dict(zip(question.group_by, group.key, strict=True)) | group.metrics
+    return start | dict(zip(question.group_by, group.key, strict=True)) | {name: group.metrics[name] for name in shown}
 
 
 def _now_ms() -> int:

@@ -91,6 +91,18 @@ def group_by() -> Json:
     )
 
 
+def _metrics() -> Json:
+    """Return the parameter that names what is answered."""
+    return parameter(
+        "metrics",
+        {"type": "array", "items": {"type": "string", "enum": list(METRIC_ORDERS)}, "maxItems": len(METRIC_ORDERS)},
+        "Which metrics to answer, with commas or repeated; all by default. Fewer are quicker: users and sessions by tool cost"
+        " most.",
+        style="form",
+        explode=False,
+    )
+
+
 def _limit(description: str) -> Json:
     return parameter(
         "limit", {"type": "integer", "minimum": 1, "maximum": code.LIMIT_MAX, "default": code.LIMIT_DEFAULT}, description
@@ -107,7 +119,7 @@ _USAGE_ROW: Final = record(
         **_keys(),
         **_METRICS,
     },
-    optional=("start", *code.GROUPS),
+    optional=("start", *code.GROUPS, *_METRICS),
 )
 _SPAN: Final = {
     "from": whole("As it was understood, epoch ms."),
@@ -166,6 +178,7 @@ OWN: Final = Part(
                     {"type": "string", "enum": ["asc", "desc"]},
                     "Direction of the order; nulls are last in both.",
                 ),
+                _metrics(),
                 _limit("Most rows. A whole number in any spelling."),
                 *filters(),
             ),
@@ -179,7 +192,7 @@ OWN: Final = Part(
                             "timezone": text("As asked for."),
                             "group_by": {"type": "array", "items": text("As asked for.", enum=list(code.GROUPS))},
                             "rows": {"type": "array", "items": ref("UsageRow")},
-                            "totals": record(_METRICS),
+                            "totals": record(_METRICS, optional=tuple(_METRICS)),
                             "truncated": {"type": "boolean", "description": "Whether there were more rows than `limit`."},
                             "complete_until": COMPLETE_UNTIL,
                         }
@@ -191,6 +204,15 @@ OWN: Final = Part(
                 Example(
                     title="A day by tool, slowest first",
                     query=(("from", "2026-04-17"), ("to", "2026-04-18"), ("group_by", "tool_slug"), ("order_by", "p95_ms")),
+                ),
+                Example(
+                    title="Error rate and p95 by toolkit, nothing else",
+                    query=(
+                        ("from", "2026-04-17"),
+                        ("to", "2026-04-18"),
+                        ("group_by", "toolkit_slug"),
+                        ("metrics", "error_rate,p95_ms"),
+                    ),
                 ),
                 Example(
                     title="Days of Berlin, of one user",

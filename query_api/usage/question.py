@@ -13,18 +13,20 @@ ALL_METRICS: Final[frozenset[Metric]] = frozenset(("calls", "durations", "active
 OrderBy = Literal[
     "start", "key", "calls", "failed", "error_rate", "p50_ms", "p95_ms", "p99_ms", "active_users", "active_sessions", "sessions"
 ]
-# SURFACE 7 names these two as what `order_by` takes beside metrics; `start` is only the default order of a series.
-METRIC_ORDERS: Final = (
-    "calls",
-    "failed",
-    "error_rate",
-    "p50_ms",
-    "p95_ms",
-    "p99_ms",
-    "active_users",
-    "active_sessions",
-    "sessions",
-)
+# What has to be worked out for each metric of an answer.
+MEASURED_BY: Final[Mapping[str, Metric]] = {
+    "calls": "calls",
+    "failed": "calls",
+    "error_rate": "calls",
+    "p50_ms": "durations",
+    "p95_ms": "durations",
+    "p99_ms": "durations",
+    "active_users": "active_users",
+    "active_sessions": "active_sessions",
+    "sessions": "sessions",
+}
+# `order_by` takes these and `key`; `start` is only the default order of a series.
+METRIC_ORDERS: Final = tuple(MEASURED_BY)
 
 # Longest range of one question (CONTRACT 4).
 RANGE_DAYS_MAX: Final = 366

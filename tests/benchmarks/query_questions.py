@@ -162,14 +162,24 @@ QUESTIONS: Final = (
         raw=(7, f"SELECT tool_slug, count() {_ROWS} GROUP BY 1"),
     ),
     Question(
-        name="/v1/usage by tool, 7 days",
+        name="error rate and percentiles by tool, 7 days",
         goal_ms=50,
+        make=lambda ask: ask.usage(7, group_by="tool_slug", metrics="calls,error_rate,p50_ms,p95_ms,p99_ms"),
+        raw=(7, f"SELECT tool_slug, {_COUNTS}, {_PERCENTILES} {_ROWS} GROUP BY 1"),
+    ),
+    Question(
+        name="active users, 30 days",
+        goal_ms=100,
+        make=lambda ask: ask.usage(30, metrics="active_users"),
+        raw=(30, f"SELECT uniqExactIf(user_id, user_id != '') {_ROWS}"),
+    ),
+    Question(
+        name="/v1/usage by tool, 7 days",
         make=lambda ask: ask.usage(7, group_by="tool_slug"),
         raw=(7, f"SELECT tool_slug, {_ALL} {_ROWS} GROUP BY 1"),
     ),
     Question(
-        name="/v1/usage, 30 days (active users)",
-        goal_ms=100,
+        name="/v1/usage, 30 days",
         make=lambda ask: ask.usage(30),
         raw=(30, f"SELECT {_ALL}, ({_SESSIONS}) {_ROWS}"),
     ),

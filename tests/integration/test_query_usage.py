@@ -148,9 +148,10 @@ def counted(key, from_ms, to_ms, *, group_by=(), filters=None, starts=None):
     order_by=st.sampled_from([None, "key", *METRICS]),
     direction=st.sampled_from([None, "asc", "desc"]),
     limit=st.sampled_from([1, 2, 3, 5, 20, 10_000]),
+    named=st.lists(st.sampled_from(METRICS), min_size=1, max_size=3, unique=True),
 )
 async def test_v1_usage_is_a_count_over_the_events(
-    service, key, span, group_by, commas, filters, unit, timezone, order_by, direction, limit
+    service, key, span, group_by, commas, filters, unit, timezone, order_by, direction, limit, named
 ):
     """All metrics of all rows and of the totals, their order, and what a limit leaves, for any question."""
     from_ms, to_ms = span
@@ -185,6 +186,11 @@ async def test_v1_usage_is_a_count_over_the_events(
     part = await service.get("/v1/usage", [*asked, ("limit", str(limit))], key=key)
     assert part.body["rows"] == whole.body["rows"][:limit]
     assert (part.body["totals"], part.body["truncated"]) == (whole.body["totals"], len(found) > limit)
+    few = await service.get("/v1/usage", [*asked, ("limit", "10000"), ("metrics", ",".join(named))], key=key)
+    assert few.status == 200, few.body
+    assert few.body["totals"] == {name: whole.body["totals"][name] for name in METRICS if name in named}
+    others = set(METRICS) - set(named)
+    assert few.body["rows"] == [{name: row[name] for name in row if name not in others} for row in whole.body["rows"]]
 
 
 EMPTY = {"from_ms": 0, "to_ms": 0, "metrics": ALL_METRICS, "order": Order(by="calls", descending=True), "limit": 1}

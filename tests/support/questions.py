@@ -138,6 +138,7 @@ _usage: Final = _parameters(
         "interval": st.sampled_from(["hour", "day"]),
         "timezone": st.sampled_from(["UTC", "Asia/Kolkata"]),
         "limit": _limits,
+        "metrics": st.sampled_from(["calls", "p95_ms,sessions", "active_users,error_rate"]),
         "order_by": st.sampled_from(["calls", "key", "p95_ms", "sessions", "active_users"]),
     }
 )
