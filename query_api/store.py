@@ -3,7 +3,7 @@
 import asyncio
 import re
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import orjson
 from aiohttp import ClientError
@@ -20,6 +20,12 @@ from query_api.waiting import Queue
 log = logger(__name__)
 
 Row = list[Any]
+Projections = Literal["as estimated", "never", "always"]
+_PROJECTIONS: Final[Mapping[Projections, Mapping[str, int]]] = {
+    "as estimated": {},
+    "never": {"optimize_use_projections": 0},
+    "always": {"min_table_rows_to_use_projection_index": 0, "max_projection_rows_to_use_projection_index": 10**12},
+}
 
 # ClickHouse's own numbers, from src/Common/ErrorCodes.cpp.
 _TIMEOUT_EXCEEDED: Final = 159
@@ -78,13 +84,14 @@ class Reader:
             self._caps["max_threads"] = settings.query_threads_max
 
     async def rows(
-        self, statement: Statement, *, bytes_max: int = 0, time_s_max: int = 0, projections: bool = True
+        self, statement: Statement, *, bytes_max: int = 0, time_s_max: int = 0, projections: Projections = "as estimated"
     ) -> list[Row]:
         """Return the rows of a statement, in its order.
 
         Args:
             bytes_max: of the rows in ClickHouse's memory; 0: no such cap.
-            projections: whether they may be used. Version 26.9 loses rows where `by_id` meets alternatives of other columns.
+            projections: how they are used. Never where alternatives of columns are asked for: version 26.9 loses rows where these
+                meet `by_id`. Always for a log by its id: by its own estimate the engine would read the whole project.
             time_s_max: a shorter time than any question may take; 0: that one.
 
         Raises:
@@ -92,9 +99,7 @@ class Reader:
                 the project asks too much at once.
             StoreUnavailable: ClickHouse is away, refuses work, or has no schema yet.
         """
-        more = {"max_result_bytes": bytes_max} if bytes_max else {}
-        if not projections:
-            more["optimize_use_projections"] = 0
+        more = {**_PROJECTIONS[projections], **({"max_result_bytes": bytes_max} if bytes_max else {})}
         if time_s_max:
             more["max_execution_time"] = min(time_s_max, self._settings.query_time_s_max)
         return await self._ask(statement.text, statement.parameters(), more, line=statement.tenant.line)

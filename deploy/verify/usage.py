@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any, Final
 
+from deploy.verify.presence import Proved, presence
 from deploy.verify.report import Finding, ProjectTotals, finding
 from deploy.verify.store import Store
 from ingest.contract import tables
@@ -45,15 +46,15 @@ class ProjectUsage:
     def check(self, project_id: str) -> tuple[ProjectTotals, list[Finding]]:
         """Compare a project's rows and sums; a difference counts if it stays."""
         for look in range(_LOOKS):
-            totals, findings = self._look(project_id)
+            totals, findings, proved = self._look(project_id)
             if not findings:
                 break
             if look < _LOOKS - 1:
                 # Nothing tells when a worker has filled a hole; it takes a batch.
                 time.sleep(_PAUSE_S)
-        return totals, findings
+        return totals, [*findings, *presence(self._store, project_id, proved)]
 
-    def _look(self, project_id: str) -> tuple[ProjectTotals, list[Finding]]:
+    def _look(self, project_id: str) -> tuple[ProjectTotals, list[Finding], Proved]:
         receipts: Counter[str] = Counter()
         proved: dict[tuple[str, int], int] = {}
         calls: dict[str, dict[Hour, int]] = {kind: {} for kind in _KINDS}
@@ -75,7 +76,7 @@ class ProjectUsage:
             calls=sum(calls[tables.KIND_TOOL_MINUTE].values()),
             **{name: receipts[name] for name in _COUNTS},
         )
-        return totals, findings
+        return totals, findings, proved
 
     def _sums(self, project_id: str) -> Any:
         receipt = f"kind = '{tables.KIND_PROJECT_RECEIPT}'"
@@ -89,7 +90,7 @@ class ProjectUsage:
             project=project_id,
         )
 
-    def _rows(self, project_id: str, proved: dict[tuple[str, int], int]) -> Any:
+    def _rows(self, project_id: str, proved: Proved) -> Any:
         within = " OR ".join(
             f"(incarnation = '{incarnation}' AND kafka_partition = {partition} AND first_offset < {end})"
             for (incarnation, partition), end in proved.items()

@@ -36,7 +36,7 @@ def test_it_says_nothing_while_events_arrive(pipeline: Pipeline) -> None:
     assert pipeline.settled().accepted == 1300
 
 
-SUMS = "('tool_minute', 'tool_hour', 'tool_day', 'user_hour', 'session_hour')"
+SUMS = "('tool_minute', 'tool_hour', 'tool_day', 'user_hour', 'session_hour', 'user_day', 'session_day')"
 
 
 def rewrite(pipeline: Pipeline, statement: str) -> None:
@@ -94,6 +94,14 @@ def rebuild_sums(pipeline: Pipeline) -> None:
             f" FROM tool_executions {only} GROUP BY project_id, w, {names}"
         )
 
+    for kind, column in (("user_day", "user_id"), ("session_day", "session_id")):
+        pipeline.rows(
+            f"INSERT INTO usage_windows (batch_month, kind, project_id, window_start, {column}, first_call, last_call_ms)"
+            f" SELECT any(batch_month), '{kind}', project_id, toStartOfDay(timestamp) AS w, {column},"
+            "  (min(toUnixTimestamp64Milli(timestamp)), ''), max(toUnixTimestamp64Milli(timestamp))"
+            f" FROM tool_executions WHERE {column} != '' GROUP BY project_id, w, {column}"
+        )
+
 
 def test_it_finds_what_was_done_by_hand(pipeline: Pipeline) -> None:
     """A row deleted, a usage row doubled, a receipt removed: each is found, by its own name."""
@@ -115,6 +123,28 @@ def test_it_finds_what_was_done_by_hand(pipeline: Pipeline) -> None:
     assert any(each.kind == "gap" and "[0, " in each.text and each.partition == 1 for each in pipeline.verify().findings)
     pipeline.rows("INSERT INTO usage_windows SELECT * FROM usage_windows WHERE kind = 'user_hour' LIMIT 1")
     assert any(each.kind == "usage_differs" and "user_hour" in each.text for each in pipeline.verify().findings)
+
+
+def test_it_finds_whose_presence_was_changed_by_hand(pipeline: Pipeline) -> None:
+    """A user's day taken away, and a session that is said to have lasted longer than its calls: each is named."""
+    pipeline.settled()
+
+    def found(kind: str, name: str) -> bool:
+        texts = [each.text for each in pipeline.verify().findings if each.kind == "usage_differs"]
+        return any(kind in text and repr(name) in text for text in texts)
+
+    user = pipeline.rows("SELECT user_id FROM usage_windows WHERE kind = 'user_day' LIMIT 1")[0][0]
+    assert not found("user_day", user)
+    rewrite(pipeline, f"ALTER TABLE usage_windows DELETE WHERE kind = 'user_day' AND user_id = '{user}'")
+    assert found("user_day", user)
+    session = pipeline.rows("SELECT session_id FROM usage_windows WHERE kind = 'session_day' LIMIT 1")[0][0]
+    assert not found("session_day", session)
+    pipeline.rows(
+        "INSERT INTO usage_windows (batch_month, kind, project_id, window_start, session_id, first_call, last_call_ms)"
+        " SELECT batch_month, kind, project_id, window_start, session_id, first_call, last_call_ms + 1 FROM usage_windows"
+        f" WHERE kind = 'session_day' AND session_id = '{session}' LIMIT 1"
+    )
+    assert found("session_day", session)
 
 
 def test_a_receipt_taken_away_by_hand_is_never_written_twice(pipeline: Pipeline) -> None:
