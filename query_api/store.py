@@ -90,8 +90,8 @@ class Reader:
 
         Args:
             bytes_max: of the rows in ClickHouse's memory; 0: no such cap.
-            projections: how they are used. Never where alternatives of columns are asked for: version 26.9 loses rows where these
-                meet `by_id`. Always for a log by its id: by its own estimate the engine would read the whole project.
+            projections: how they are used. Never where alternatives of columns are asked for: version 26.9 loses rows where
+                these meet `by_id`. Always for a log by its id: by its own estimate the engine would read the whole project.
             time_s_max: a shorter time than any question may take; 0: that one.
 
         Raises:
