@@ -21,6 +21,7 @@ from ingest.gateway.passage import answer_headers, refusal, request_headers, tar
 from ingest.gateway.payloads import READABLE, Body, Kept, is_held, read, with_log_id
 from ingest.gateway.recorder import Recorder
 from ingest.gateway.routes import Execution
+from ingest.gateway.spool import Entry
 from ingest.http.answers import ClientGone, Receive, Refused, Scope, Send
 from ingest.http.body import InFlight, Share, read_body
 from ingest.http.upstream import Connection, RawHeader, Upstream, UpstreamError
@@ -120,7 +121,7 @@ class Executions:
                 if not asked.recorded:
                     message = "ingest was stopped before the upstream had answered; whether the tool ran is not known"
                     ending = Ending(duration_ms=asked.took_ms, trouble="interrupted", message=message)
-                    self._hand_over(asked, record(call, ending))
+                    self._hand_over(asked, self._prepare(call, ending))
                 raise
 
     def _call(self, execution: Execution, headers: Mapping[bytes, bytes], raw: bytes, request_id: str, grant: Grant) -> Call:
@@ -256,16 +257,23 @@ class Executions:
             asked.recorded = True
             return None
         if len(ending.body.raw) + len(asked.call.body.raw) < _THREAD_FROM_BYTES:
-            recording = record(asked.call, ending)
+            prepared = self._prepare(asked.call, ending)
         else:
-            recording = await asyncio.to_thread(record, asked.call, ending)
-        self._hand_over(asked, recording)
-        return recording
+            prepared = await asyncio.to_thread(self._prepare, asked.call, ending)
+        return self._hand_over(asked, prepared)
 
-    def _hand_over(self, asked: _Asked, recording: Recording | None) -> None:
+    def _prepare(self, call: Call, ending: Ending) -> tuple[Recording, Entry | None] | None:
+        recording = record(call, ending)
+        return None if recording is None else (recording, self._recorder.prepare(call.project_id, recording))
+
+    def _hand_over(self, asked: _Asked, prepared: tuple[Recording, Entry | None] | None) -> Recording | None:
         asked.recorded = True
-        if recording is not None:
-            self._recorder.add(asked.call.project_id, recording)
+        if prepared is None:
+            return None
+        recording, entry = prepared
+        if entry is not None:
+            self._recorder.add(entry)
+        return recording
 
 
 def _readable(headers: list[RawHeader]) -> list[RawHeader]:

@@ -71,7 +71,7 @@ class Recorder:
         self._empty.set()
         self._task: asyncio.Task[None] | None = None
         self._drops = 0
-        self._drop_logged_s = 0.0
+        self._drop_logged_s = float("-inf")
         GATEWAY_WAITING.set_function(lambda: self._bytes)
 
     def start(self) -> None:
@@ -95,34 +95,29 @@ class Recorder:
         if self._spool is not None:
             self._spool.close()
 
-    def add(self, project_id: str, recording: Recording) -> None:
-        """Take in one execution; never raises, never waits."""
+    def prepare(self, project_id: str, recording: Recording) -> Entry | None:
+        """Put an execution through the door that all events come in by; where its payload is what is wrong with it, without.
+
+        Of a large one this takes its time; it may be done in a thread. None, counted and logged, where it cannot be an event.
+        """
         try:
-            admission = self._admit(project_id, recording)
-            if not admission.ids:
-                _recorded.inc()
-                self._drop(1, f"refused: {admission.rejected[0].message}")
-                return
-            entry = Entry(project_id=project_id, id=admission.ids[0], raw=bytes(admission.raws[0]))
-            _recorded.inc()
-            self._queue(entry)
+            admission = self._judge(project_id, recording.event)
+            if admission.rejected:
+                admission = self._judge(project_id, without_payload(recording, admission.rejected[0].message))
+            if admission.ids:
+                return Entry(project_id=project_id, id=admission.ids[0], raw=bytes(admission.raws[0]))
+            why = f"refused: {admission.rejected[0].message}"
         except Exception:
             # Whatever is wrong here, the caller's answer does not depend on it.
             log.exception("gateway_not_recorded", log_id=recording.id)
-            self._drop(1, "a fault of ours; the line before tells more")
+            why = "a fault of ours; the line before tells more"
+        _recorded.inc()
+        self._drop(1, why)
+        return None
 
-    def _admit(self, project_id: str, recording: Recording) -> Admission:
-        """Put it through the door that all events come in by; where payloads are what is wrong with it, without them."""
-        admission = self._judge(project_id, recording.event)
-        if admission.rejected:
-            admission = self._judge(project_id, without_payload(recording, admission.rejected[0].message))
-        return admission
-
-    def _judge(self, project_id: str, event: bytes) -> Admission:
-        items = Items(raws=[event], utf8=is_utf8(event), bytes_max=max(len(event), EVENT_BYTES_MAX + 1))
-        return admit(items, project_id=project_id, accepted_ms=self._now_ms())
-
-    def _queue(self, entry: Entry) -> None:
+    def add(self, entry: Entry) -> None:
+        """Take in what was prepared; never waits."""
+        _recorded.inc()
         fits = self._bytes + _cost(entry) <= self._settings.upstream_waiting_bytes_max
         segment = None if self._spool is None else self._spool.append(entry, deferred=not fits)
         if fits:
@@ -131,6 +126,10 @@ class Recorder:
             self._drop(1, "too much waits for Kafka")
         else:
             self._wake()
+
+    def _judge(self, project_id: str, event: bytes) -> Admission:
+        items = Items(raws=[event], utf8=is_utf8(event), bytes_max=max(len(event), EVENT_BYTES_MAX + 1))
+        return admit(items, project_id=project_id, accepted_ms=self._now_ms())
 
     def _wait_for_kafka(self, waiting: _Waiting) -> None:
         self._waiting.append(waiting)

@@ -1,6 +1,7 @@
 """Make calls with an official Python client and say what it made of the answers; runs in the client's own environment.
 
 A line in: {"client": {...}, "call": "logs.create_tool_execution", "args": [...], "kwargs": {...}, "peek": ["logs.0.id"]}.
+With "through": {"call": "create", "kwargs": {...}} the call is made on what that first call returns, as on a session.
 A line out: {"result": JSON of the model, "peeked": [[type name, text], ...]}, for a raw call {"status", "headers",
 "retries_taken", "result"}, or {"error": {...}}: what a user of the client would find on the exception.
 """
@@ -51,7 +52,11 @@ def step(value: Any, name: str) -> Any:
 
 def answer(asked: dict[str, Any]) -> dict[str, Any]:
     """Make one call."""
-    call = reduce(getattr, asked["call"].split("."), client(json.dumps(asked["client"])))
+    root = client(json.dumps(asked["client"]))
+    if "through" in asked:
+        through = asked["through"]
+        root = awaited(reduce(getattr, through["call"].split("."), root)(**through.get("kwargs", {})))
+    call = reduce(getattr, asked["call"].split("."), root)
     got = awaited(call(*asked.get("args", ()), **asked.get("kwargs", {})))
     if "with_raw_response" in asked["call"]:
         headers = {name.lower(): value for name, value in got.headers.items()}
@@ -60,8 +65,11 @@ def answer(asked: dict[str, Any]) -> dict[str, Any]:
     else:
         model, raw = got, {}
     peeked = [reduce(step, path.split("."), model) for path in asked.get("peek", ())]
+    told = (
+        model if isinstance(model, dict) else model.model_dump(mode="json", by_alias=True, exclude_unset=True, warnings=False)
+    )
     return raw | {
-        "result": json.loads(model.model_dump_json(by_alias=True, exclude_unset=True, warnings=False)),
+        "result": told,
         "model": type(model).__name__,
         "peeked": [[type(value).__name__, str(value)] for value in peeked],
     }
