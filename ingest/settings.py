@@ -88,7 +88,8 @@ class IngestSettings(CommonSettings):
         if not value:
             return None
         parts = urlsplit(value)
-        if parts.scheme not in ("http", "https") or not parts.hostname or parts.path not in ("", "/") or parts.query:
+        known = parts.scheme in ("http", "https") and parts.hostname and parts.username is None
+        if not known or parts.path not in ("", "/") or parts.query:
             raise ValueError("the address is http(s)://host:port")
         return value.rstrip("/")
 

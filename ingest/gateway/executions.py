@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from ingest.admission import random_ids
+from ingest.contract.http_errors import REQUEST_ID_HEADER
 from ingest.contract.request_limits import IDEMPOTENCY_KEY_CHARS_MAX
 from ingest.gateway.credentials import Grant
 from ingest.gateway.mapping import Call, Ending, Recording, id_of, record, retry_id
@@ -148,8 +149,8 @@ class Executions:
         """
         connection = await self._upstream.connect()
         try:
-            headers = _readable(request_headers(scope["headers"], asked.grant, self._upstream.authority))
-            connection.send("POST", target_of(scope), headers, raw)
+            headers = request_headers(scope["headers"], asked.grant, self._upstream.authority)
+            connection.send("POST", target_of(scope), _readable(_sized(headers, len(raw))), raw)
             async with asyncio.timeout(self._timeout_s):
                 await connection.head()
             answered = dict(connection.headers)
@@ -192,10 +193,14 @@ class Executions:
     async def _answer(self, asked: _Asked, connection: Connection, headers: Mapping[bytes, bytes], raw: bytes) -> None:
         """Answer with what was held, after what happened is on record: with the answer the caller has the log's id."""
         body = read(raw, headers, bytes_max=self._settings.ingest_decoded_bytes_max)
-        recording = await self._record(asked, Ending(duration_ms=asked.took_ms, status=connection.status, body=body))
+        ending = Ending(duration_ms=asked.took_ms, status=connection.status, body=body, request_id=_seen(headers))
+        recording = await self._record(asked, ending)
         passed = connection.headers
-        own = recording is not None and not recording.from_upstream and connection.status < 300 and body.members() is not None
-        if own and recording is not None and (told := with_log_id(body.raw, recording.id)) is not None:
+        told = None
+        if recording is not None and not recording.from_upstream and connection.status < 300:
+            members = body.members()
+            told = None if members is None else with_log_id(body.raw, recording.id, named="log_id" in members)
+        if told is not None:
             raw = told
             passed = [(name, value) for name, value in passed if name not in (b"content-encoding", b"content-length")]
             passed.append((b"content-length", b"%d" % len(raw)))
@@ -228,7 +233,8 @@ class Executions:
             # Its end stays out, so that the client sees that the answer is not whole.
             raise ClientGone from None
         body = kept.body(headers, ended=True)
-        await self._record(asked, Ending(duration_ms=asked.took_ms, status=status, body=body, promised=True))
+        ending = Ending(duration_ms=asked.took_ms, status=status, body=body, promised=True, request_id=_seen(headers))
+        await self._record(asked, ending)
         await asked.send({"type": "http.response.body", "body": b""})
 
     async def _start(self, asked: _Asked, status: int, headers: list[RawHeader], log_id: str) -> None:
@@ -274,6 +280,18 @@ class Executions:
         if entry is not None:
             self._recorder.add(entry)
         return recording
+
+
+def _seen(headers: Mapping[bytes, bytes]) -> str:
+    """Return the request id that the caller sees where the upstream gave one."""
+    return headers.get(REQUEST_ID_HEADER.encode(), b"").decode("latin-1")
+
+
+def _sized(headers: list[RawHeader], size: int) -> list[RawHeader]:
+    """Name the size of a body that came in chunks: it was read whole."""
+    if not any(name == b"transfer-encoding" for name, _ in headers):
+        return headers
+    return [*(one for one in headers if one[0] != b"transfer-encoding"), (b"content-length", b"%d" % size)]
 
 
 def _readable(headers: list[RawHeader]) -> list[RawHeader]:

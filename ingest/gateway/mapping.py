@@ -74,6 +74,7 @@ class Ending:
         body: of the answer.
         trouble: what came instead of an answer, or in the midst of it.
         message: says it in words.
+        request_id: that the upstream's answer names; the caller sees it in place of ours.
         promised: the answer's head went out with the id of ours (`id_of`) before the end was known.
     """
 
@@ -82,6 +83,7 @@ class Ending:
     body: Body = field(default_factory=lambda: Body(raw=b"", size=0))
     trouble: Trouble | None = None
     message: str = ""
+    request_id: str = ""
     promised: bool = False
 
 
@@ -133,7 +135,7 @@ def record(call: Call, ending: Ending) -> Recording | None:
         "session_id": _identifier(call.execution.session_id),
         "connected_account_id": _identifier(text_of(asked.get("connected_account_id"))),
         "error": _error(judged) if judged.failed else None,
-        "context": _present(request_id=_identifier(call.request_id), trace_id=_trace_id(call.headers)),
+        "context": _present(request_id=_identifier(ending.request_id or call.request_id), trace_id=_trace_id(call.headers)),
         "source": _source(call.headers),
         "metadata": {"gateway": gateway} | _told(asked, answered or {}),
         "data": {"request": request, "response": response},

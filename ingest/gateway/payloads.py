@@ -111,14 +111,14 @@ def is_held(headers: Mapping[bytes, bytes], *, bytes_max: int) -> bool:
     return _is_json(headers.get(b"content-type", b"")) and not (length.isdigit() and int(length) > bytes_max)
 
 
-def with_log_id(raw: bytes, log_id: str) -> bytes | None:
+def with_log_id(raw: bytes, log_id: str, *, named: bool) -> bytes | None:
     """Return a JSON object with a `log_id`, every other byte as it was; None where it is no object.
 
-    Where the member is there and is null or empty, its value is replaced, else the member is put behind the last one.
+    Where the member is there (`named`) and is null or empty, its value is replaced, else it is put behind the last one.
     """
     value = _encode(log_id)
     depth = 0
-    for found in _TOKEN.finditer(raw):
+    for found in _TOKEN.finditer(raw) if named else ():
         token = found[0]
         if token in (b"{", b"["):
             depth += 1

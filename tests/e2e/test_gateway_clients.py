@@ -179,3 +179,22 @@ def test_the_sdk_as_its_documentation_uses_it(stack: Stack, vendor: Vendor, clie
     assert log["source"]["host"] == "sdk"
     assert log["source"]["language"] == "python"
     assert stack.proved().proved
+
+
+def test_calls_with_one_idempotency_key_or_one_id_count_once(stack: Stack, vendor: Vendor) -> None:
+    """Each is run, because only the upstream can tell that it need not; usage and logs have one."""
+    path = "/api/v3/tools/execute/ONCE_AND_AGAIN"
+    vendor.with_log_id, before = False, vendor.executions
+    ids = {stack.post(path, {"user_id": "once"}, **{"idempotency-key": "k"}).json()["log_id"] for _ in range(3)}
+    vendor.with_log_id = True
+    for _ in range(2):
+        vendor.executions = 9000
+        ids.add(stack.post(path, {"user_id": "once"}).json()["log_id"])
+    vendor.executions = before
+    assert stack.proved().proved
+    asked = {"filters": [{"field": "user_id", "operator": "==", "value": "once"}]}
+    found = stack.post("/api/v3.1/logs/tool_execution", asked).json()["logs"]
+    assert len(ids) == 2
+    assert {log["id"] for log in found} == ids
+    assert len(found) == 2
+    assert stack.get("/v1/usage", tool_slug="ONCE_AND_AGAIN").json()["totals"]["calls"] == 2

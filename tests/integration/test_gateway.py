@@ -89,6 +89,26 @@ async def test_an_answer_without_a_log_id_gets_one_and_keeps_every_other_byte(
     assert got.content == raw.replace(b" }\n", b' ,"log_id":"%b"}\n' % event["id"].encode())
 
 
+async def test_a_request_in_chunks_and_packed_is_understood(
+    http: httpx.AsyncClient, upstream: ToolUpstream, log: Recorded
+) -> None:
+    """It goes on as the bytes it came as, in one piece; the request id is the one that the caller sees."""
+    packed = gzip.compress(b'{"user_id":"u","arguments":{}}')
+
+    async def parts() -> AsyncIterator[bytes]:
+        yield packed[:9]
+        yield packed[9:]
+
+    headers = [(b"content-type", b"application/json"), (b"x-request-id", b"of-the-upstream")]
+    upstream.behave = says(answer(b"{}", headers=headers))
+    got = await http.post(EXECUTE, content=parts(), headers={"content-encoding": "gzip", "content-type": "application/json"})
+    (request,) = upstream.seen
+    assert (request.body, request.header("content-length")) == (packed, str(len(packed)))
+    assert request.header("transfer-encoding") is None
+    event = await log.event()
+    assert (event["user_id"], event["context"]["request_id"]) == ("u", got.headers["x-request-id"])
+
+
 async def test_a_packed_answer_without_a_log_id_comes_unpacked_with_one(
     http: httpx.AsyncClient, upstream: ToolUpstream, log: Recorded
 ) -> None:

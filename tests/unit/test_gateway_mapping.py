@@ -187,7 +187,7 @@ def test_a_trace_context_is_kept() -> None:
     ],
 )
 def test_a_log_id_is_put_in_and_nothing_else_changed(raw: bytes, told: bytes | None) -> None:
-    assert with_log_id(raw, "L") == told
+    assert with_log_id(raw, "L", named=b"log_id" in raw) == told
 
 
 def test_no_payload_makes_an_event_too_large() -> None:
