@@ -368,7 +368,8 @@ ERROR_SCHEMA: Final = {
                         "For programs: `HTTP_` and the status' name, as in `HTTP_Unauthorized`, or one of `Query_TooSlow`,"
                         " `Query_TooLarge`, `Query_TooManyAtOnce`, `Query_Failed`, `Query_Unavailable`, `Query_BrokeOff`,"
                         " `DeadLetter_NoEvent`, `Ingest_NothingAccepted`, `Ingest_KafkaUnavailable`, `Ingest_Starting`,"
-                        " `Upstream_Unreachable`, `Upstream_BrokeOff`, `Upstream_TimedOut`, `Upstream_NoWebsockets`.",
+                        " `Upstream_Unreachable`, `Upstream_BrokeOff`, `Upstream_TimedOut`, `Upstream_Interrupted`,"
+                        " `Upstream_NoWebsockets`.",
                         pattern="^[A-Za-z]+_[A-Za-z]+$",
                     ),
                     "status": whole("The HTTP status.", minimum=400, maximum=599),

@@ -18,7 +18,7 @@ from ingest.contract.http_errors import REQUEST_ID_HEADER
 from ingest.contract.request_limits import IDEMPOTENCY_KEY_CHARS_MAX
 from ingest.gateway.credentials import Grant
 from ingest.gateway.mapping import Call, Ending, Recording, id_of, record, retry_id
-from ingest.gateway.passage import answer_headers, refusal, request_headers, target_of
+from ingest.gateway.passage import DO_NOT_RETRY, answer_headers, refusal, request_headers, target_of
 from ingest.gateway.payloads import READABLE, Body, Kept, is_held, read, with_log_id
 from ingest.gateway.recorder import Recorder
 from ingest.gateway.routes import Execution
@@ -119,11 +119,9 @@ class Executions:
                     refused.headers = (*refused.headers, (LOG_ID_HEADER, recording.id.encode()))
                 raise refused from None
             except asyncio.CancelledError:
-                if not asked.recorded:
-                    message = "ingest was stopped before the upstream had answered; whether the tool ran is not known"
-                    ending = Ending(duration_ms=asked.took_ms, trouble="interrupted", message=message)
-                    self._hand_over(asked, self._prepare(call, ending))
-                raise
+                if asked.recorded:
+                    raise
+                raise self._interrupted(asked) from None
 
     def _call(self, execution: Execution, headers: Mapping[bytes, bytes], raw: bytes, request_id: str, grant: Grant) -> Call:
         named = headers.get(b"idempotency-key", b"").decode("latin-1")
@@ -242,6 +240,16 @@ class Executions:
         more = ((LOG_ID_HEADER, log_id.encode()),) if log_id else ()
         passed = answer_headers(headers, asked.call.request_id, more)
         await asked.send({"type": "http.response.start", "status": status, "headers": passed})
+
+    def _interrupted(self, asked: _Asked) -> Exception:
+        """Record a call that the end of this process cuts off; return what its caller is told."""
+        message = "ingest was stopped before the upstream had answered; whether the tool ran is not known"
+        ending = Ending(duration_ms=asked.took_ms, trouble="interrupted", message=message, promised=asked.answering)
+        recording = self._hand_over(asked, self._prepare(asked.call, ending))
+        if asked.answering:
+            return ClientGone()
+        named = () if recording is None else ((LOG_ID_HEADER, recording.id.encode()),)
+        return Refused(503, message, slug="Upstream_Interrupted", headers=(*DO_NOT_RETRY, *named))
 
     def _trouble(
         self, asked: _Asked, error: UpstreamError | TimeoutError, *, status: int = 0, body: Body | None = None

@@ -169,9 +169,14 @@ async def test_a_stop_records_what_has_not_been_answered_yet(
         asked = asyncio.create_task(http.post(EXECUTE, json={"user_id": "u"}))
         await asyncio.wait_for(arrived.wait(), 10)
         assert await asyncio.to_thread(service.stop) == 0
-        with pytest.raises(httpx.HTTPError):
-            await asked
+        got = await asked
+    assert (got.status_code, got.json()["error"]["slug"], got.headers["x-should-retry"]) == (
+        503,
+        "Upstream_Interrupted",
+        "false",
+    )
     event = await Recorded(kafka.address, before).event()
+    assert event["id"] == got.headers["x-log-id"]
     assert (event["user_id"], event["status"], event["error"]["type"]) == ("u", "failed", "gateway_stopped")
 
 
