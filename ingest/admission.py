@@ -1,7 +1,7 @@
 """From items to what goes to Kafka: validate each event, give it an id and a time where it has none, refuse the rest. Pure.
 
 What is added is appended to the event's own bytes as last members, and the last one counts when a member stands there twice;
-nothing that was sent is written anew.
+nothing that was sent is written anew, but for secrets, which are replaced here: Kafka is a store, too.
 """
 
 import hashlib
@@ -27,6 +27,7 @@ from ingest.contract.event import (
     decode_event,
     timestamp_ms,
 )
+from ingest.contract.redact import COMMON, Redactor
 from ingest.formats import Item, Items
 
 _ID_PREFIX: Final = "log_"
@@ -104,7 +105,16 @@ def retry_ids(project_id: str, idempotency_key: str) -> MakeIds:
     return make
 
 
-def admit(items: Items, *, project_id: str, accepted_ms: int, make_ids: MakeIds = random_ids) -> Admission:
+def admit(
+    items: Items,
+    *,
+    project_id: str,
+    accepted_ms: int,
+    make_ids: MakeIds = random_ids,
+    redactor: Redactor = COMMON,
+    keeps_payload: bool = True,
+    first: int = 0,
+) -> Admission:
     """Judge every item of a request.
 
     Args:
@@ -112,6 +122,9 @@ def admit(items: Items, *, project_id: str, accepted_ms: int, make_ids: MakeIds 
         project_id: the project of the API key; a body that names another one is refused.
         accepted_ms: the time of acceptance, epoch ms; also the timestamp of events without one.
         make_ids: makes the ids of events that have none, from their indexes.
+        redactor: takes secrets out of what is accepted.
+        keeps_payload: False where the project keeps no `data`, which then goes no further.
+        first: the index of the first item, where the items are a part of a request's.
 
     Returns:
         Accepted and refused items; one broken item never loses its neighbours.
@@ -144,14 +157,15 @@ def admit(items: Items, *, project_id: str, accepted_ms: int, make_ids: MakeIds 
                 if isinstance(timestamp, str) or not TIMESTAMP_MS_MIN <= timestamp <= newest_ms:
                     check_timestamp(timestamp_ms(timestamp), accepted_ms=accepted_ms)
         except InvalidEvent as refusal:
-            rejected.append(_refuse(items, index, refusal))
+            rejected.append(_refuse(items, index, first, refusal))
             continue
         if untimed or not event.id:
             incomplete.append(_Incomplete(index, len(raws), not event.id, untimed))
         ids.append(event.id or "")
         raws.append(raw)
     if incomplete:
-        _complete(items, ids, raws, rejected, incomplete, make_ids=make_ids, accepted_ms=accepted_ms)
+        _complete(items, ids, raws, rejected, incomplete, first, make_ids=make_ids, accepted_ms=accepted_ms)
+    _redact(items, ids, raws, rejected, first, redactor, keeps_payload=keeps_payload)
     return Admission(ids=ids, raws=raws, rejected=rejected)
 
 
@@ -171,12 +185,13 @@ def _complete(
     raws: list[Item],
     rejected: list[Rejected],
     incomplete: Sequence[_Incomplete],
+    first: int,
     *,
     make_ids: MakeIds,
     accepted_ms: int,
 ) -> None:
     """Add what is missing, in place; an event that no longer fits with it is refused."""
-    made = iter(make_ids([lacking.item for lacking in incomplete if lacking.unnamed]))
+    made = iter(make_ids([first + lacking.item for lacking in incomplete if lacking.unnamed]))
     too_large: list[int] = []
     for item, place, unnamed, untimed in incomplete:
         event_id = next(made) if unnamed else None
@@ -186,12 +201,45 @@ def _complete(
         raws[place] = raw
         # The worker holds the same limit against what it reads.
         if len(raw) > EVENT_BYTES_MAX:
-            rejected.append(_refuse(items, item, _too_large(len(raw))))
+            rejected.append(_refuse(items, item, first, _too_large(len(raw))))
             too_large.append(place)
     for place in reversed(too_large):
         del ids[place], raws[place]
     if too_large:
         rejected.sort(key=lambda refused: refused.index)
+
+
+def _redact(
+    items: Items,
+    ids: list[str],
+    raws: list[Item],
+    rejected: list[Rejected],
+    first: int,
+    redactor: Redactor,
+    *,
+    keeps_payload: bool,
+) -> None:
+    """Take secrets, or all of `data`, out of the accepted, in place; an event that breaks a limit without them is refused."""
+    places = redactor.suspects(raws) if keeps_payload else range(len(raws))
+    broken: list[tuple[int, InvalidEvent]] = []
+    for place in places:
+        before = bytes(raws[place])
+        raw = redactor.event(before, keeps_payload=keeps_payload)
+        if raw == before:
+            continue
+        raws[place] = raw
+        try:
+            # A text grows by what stands for a short secret, and the worker holds the same limits against what it reads.
+            decode_event(raw)
+        except InvalidEvent as refusal:
+            broken.append((place, InvalidEvent(refusal.reason, f"with its secrets replaced: {refusal.message}")))
+    if broken:
+        refused = {item.index - first for item in rejected}
+        accepted = [index for index in range(len(items.raws)) if index not in refused]
+        for place, reason in reversed(broken):
+            rejected.append(_refuse(items, accepted[place], first, reason))
+            del ids[place], raws[place]
+        rejected.sort(key=lambda item: item.index)
 
 
 def _check_size(raw: Item) -> None:
@@ -204,9 +252,9 @@ def _too_large(size: int) -> InvalidEvent:
     return InvalidEvent("event_too_large", f"the event has {size} bytes; at most {EVENT_BYTES_MAX} are taken")
 
 
-def _refuse(items: Items, index: int, refusal: InvalidEvent) -> Rejected:
+def _refuse(items: Items, index: int, first: int, refusal: InvalidEvent) -> Rejected:
     return Rejected(
-        index=index,
+        index=first + index,
         line=msgspec.UNSET if items.lines is None else items.lines[index],
         id=_readable_id(items.raws[index]),
         code=refusal.reason,

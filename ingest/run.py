@@ -67,7 +67,7 @@ async def serve(settings: IngestSettings) -> None:
     forwarder = Forwarder(settings) if settings.query_url is not None else None
     health = HealthRoutes(control=control, publisher=publisher)
     in_flight = InFlight(settings.ingest_in_flight_bytes_max, retry_after_s=settings.ingest_retry_after_s)
-    intake = Intake(settings, publisher=publisher, in_flight=in_flight)
+    intake = Intake(settings, control=control, publisher=publisher, in_flight=in_flight)
     events = EventsRoute(intake, control=control)
     traces = TracesRoute(intake, control=control)
     gateway = _gateway(settings, control=control, publisher=publisher, in_flight=in_flight)

@@ -9,11 +9,11 @@ from pydantic import Field, SecretStr, field_validator
 from ingest.contract.access import is_project
 from ingest.contract.event import EVENT_BYTES_MAX, PROJECT_PATTERN
 from ingest.contract.request_limits import BODY_BYTES_MAX, DECODED_BYTES_MAX, EVENTS_MAX, MIB
-from ingest.contract.settings import CommonSettings
+from ingest.contract.settings import RedactionSettings
 from ingest.contract.topics import PACK_BYTES
 
 
-class IngestSettings(CommonSettings):
+class IngestSettings(RedactionSettings):
     """What `toolledger ingest` reads."""
 
     host: str = Field(default="127.0.0.1", description="address the public port listens on")

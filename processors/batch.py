@@ -13,6 +13,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from ingest.contract.partitioning import event_key, home_partitions
+from ingest.contract.redact import COMMON, Redactor
 from processors.alarm import Stretch, stretches
 from processors.decode import DeadLetter, Decoded, Record, decode, looks_made
 from processors.dedupe import SeenFilter, Suspects, id_hashes, suspects
@@ -181,7 +182,12 @@ def read(batch: Batch, *, seen: SeenFilter) -> Candidates:
 
 
 def settle(
-    candidates: Candidates, *, known: Mapping[int, int], stores_payload: Callable[[str], bool], window_close_ms: int
+    candidates: Candidates,
+    *,
+    known: Mapping[int, int],
+    stores_payload: Callable[[str], bool],
+    window_close_ms: int,
+    redactor: Redactor = COMMON,
 ) -> Prepared:
     """Build what a batch writes.
 
@@ -189,6 +195,7 @@ def settle(
         known: place in the batch -> content hash stored under that id.
         stores_payload: whether a project keeps request and response.
         window_close_ms: how long after its end a window of usage closes.
+        redactor: takes secrets out.
     """
     batch, decoded = candidates.batch, candidates.decoded
     accepted = [place for place in candidates.firsts.tolist() if place not in known]
@@ -211,6 +218,7 @@ def settle(
             "rewind": batch.rewind,
         },
         stores_payload=stores_payload,
+        redactor=redactor,
     )
     executions = executions.with_columns(
         late_at(
@@ -221,7 +229,7 @@ def settle(
             close_ms=window_close_ms,
         )
     )
-    conflicts = _conflicts(candidates, known)
+    conflicts = _conflicts(candidates, known, redactor)
     projects = _count(candidates, accepted, known, conflicts)
     prepared = Prepared(
         batch=batch,
@@ -288,14 +296,14 @@ def _repeated(candidates: Candidates, known: Mapping[int, int]) -> list[int]:
     return [*(place for place in candidates.firsts.tolist() if place in known), *candidates.repeats]
 
 
-def _conflicts(candidates: Candidates, known: Mapping[int, int]) -> list[int]:
+def _conflicts(candidates: Candidates, known: Mapping[int, int], redactor: Redactor) -> list[int]:
     """Return the places of duplicates that say something else than the first of their id."""
     events = candidates.decoded.events
     found = []
     for place in _repeated(candidates, known):
         first = candidates.repeats.get(place, place)
-        other = known[first] if first in known else content_hash(events[first])
-        if content_hash(events[place]) != other:
+        other = known[first] if first in known else content_hash(events[first], redactor)
+        if content_hash(events[place], redactor) != other:
             found.append(place)
     return found
 

@@ -16,6 +16,7 @@ from typing import Final
 from ingest.contract import metrics
 from ingest.contract.errors import LedgerInvariantBroken
 from ingest.contract.logs import logger
+from ingest.contract.redact import COMMON, Redactor
 from processors.batch import Batch, Prepared, split
 from processors.decode import Record
 from processors.dedupe import SeenFilter
@@ -48,6 +49,7 @@ class PartitionLedger:
         store: Store,
         limits: Limits,
         stores_payload: Callable[[str], bool],
+        redactor: Redactor = COMMON,
         in_thread: InThread,
         reached: Callable[[str], Awaitable[None]],
         room: Room,
@@ -72,6 +74,7 @@ class PartitionLedger:
             store=store,
             limits=limits,
             stores_payload=stores_payload,
+            redactor=redactor,
             in_thread=in_thread,
             reached=reached,
             now_ms=now_ms,

@@ -11,7 +11,7 @@ import polars as pl
 import xxhash
 
 from ingest.contract.event import Context, Event, Parent, Source
-from ingest.contract.redact import SIGNS, redact_json, redact_text
+from ingest.contract.redact import COMMON, Redactor
 from processors.enrich import failure_of, toolkit_of
 
 _NO_CONTEXT: Final = Context()
@@ -40,6 +40,7 @@ def execution_rows(
     replays: Sequence[str],
     origin: Mapping[str, object],
     stores_payload: Callable[[str], bool],
+    redactor: Redactor = COMMON,
 ) -> pl.DataFrame:
     """Build the rows of accepted events, one a row, in the order given.
 
@@ -48,15 +49,19 @@ def execution_rows(
         replays: the dead letters they were replayed from; empty where none was.
         origin: constant columns: batch_month, incarnation, kafka_partition, first_offset, rewind.
         stores_payload: whether a project keeps request and response.
+        redactor: takes secrets out: those who write to Kafka themselves may not have.
     """
     failures = [failure_of(event) for event in events]
     contexts = [event.context or _NO_CONTEXT for event in events]
     sources = [event.source or _NO_SOURCE for event in events]
     parents = [event.parent or _NO_PARENT for event in events]
-    payloads = clean_json(data)
-    error_messages = clean_texts([failure[0] for failure in failures])
-    messages = clean_texts([event.message or "" for event in events])
-    hashes = [_hash(event, error, raw) for event, error, raw in zip(events, error_messages, payloads, strict=True)]
+    payloads = clean_json(data, redactor)
+    error_messages = clean_texts([failure[0] for failure in failures], redactor)
+    messages = clean_texts([event.message or "" for event in events], redactor)
+    hashes = [
+        _hash(event, message, error, raw)
+        for event, message, error, raw in zip(events, messages, error_messages, payloads, strict=True)
+    ]
     stored = {project_id: stores_payload(project_id) for project_id in set(project_ids)}
     if not all(stored.values()):
         payloads = ["" if not stored[owner] else text for text, owner in zip(payloads, project_ids, strict=True)]
@@ -92,7 +97,7 @@ def execution_rows(
             text("framework", [source.framework for source in sources]),
             text("language", [source.language for source in sources]),
             text("host", [source.host for source in sources]),
-            text("metadata", clean_json(metadata)),
+            text("metadata", clean_json(metadata, redactor)),
             text("data", payloads),
             pl.Series("content_hash", hashes, dtype=pl.UInt64),
             pl.Series("accepted_at", accepted_ms, dtype=pl.Int64),
@@ -126,40 +131,35 @@ def execution_rows(
     )
 
 
-def content_hash(event: Event) -> int:
+def content_hash(event: Event, redactor: Redactor = COMMON) -> int:
     """Return what `content_hash` of an event's row is: whether two events with one id say the same.
 
     The timestamp is left out, for a retry may have been given a new one.
     """
-    data = bytes(event.data)
-    return _hash(event, redact_text(failure_of(event)[0]), "" if data == b"null" else redact_json(data).decode())
+    (data,) = clean_json([b"" if event.data == b"null" else bytes(event.data)], redactor)
+    message, error = clean_texts([event.message or "", failure_of(event)[0]], redactor)
+    return _hash(event, message, error, data)
 
 
-def _hash(event: Event, error_message: str, data: str) -> int:
+def _hash(event: Event, message: str, error_message: str, data: str) -> int:
     said = (
         f"{event.tool_slug}\x1f{event.status}\x1f{event.duration_ms!r}\x1f{event.user_id or ''}\x1f{event.session_id or ''}"
-        f"\x1f{event.message or ''}\x1f{error_message}\x1f{data}"
+        f"\x1f{message}\x1f{error_message}\x1f{data}"
     )
     return xxhash.xxh3_64_intdigest(said.encode())
 
 
-def clean_json(values: Sequence[bytes]) -> list[str]:
-    """Redact JSON texts; those without any sign of a secret pass unread."""
+def clean_json(values: Sequence[bytes], redactor: Redactor) -> list[str]:
+    """Redact JSON texts."""
     texts = [value.decode() for value in values]
-    for place in _with_signs(texts):
-        texts[place] = redact_json(values[place]).decode()
+    for place in redactor.suspects(values):
+        texts[place] = redactor.json(values[place]).decode()
     return texts
 
 
-def clean_texts(values: list[str]) -> list[str]:
-    """Redact messages, in place."""
-    for place in _with_signs(values):
-        values[place] = redact_text(values[place])
+def clean_texts(values: list[str], redactor: Redactor) -> list[str]:
+    """Redact messages, in place; most events have none."""
+    said = [place for place, value in enumerate(values) if value]
+    for place in redactor.suspects([values[place].encode() for place in said]) if said else ():
+        values[said[place]] = redactor.text(values[said[place]])
     return values
-
-
-def _with_signs(values: list[str]) -> list[int]:
-    if not any(values):
-        return []
-    series = pl.Series(values, dtype=pl.String)
-    return series.str.contains_any(list(SIGNS), ascii_case_insensitive=True).arg_true().to_list()

@@ -64,6 +64,7 @@ class WorkerService:
         self._partitions = 0
         # Whether a run was in work since memory was last given back.
         self._worked = False
+        self._redactor = settings.redactor()
         self._room = Room(settings.work_bytes)
         self._letters = LetterWatch(
             store,
@@ -215,6 +216,7 @@ class WorkerService:
                 window_close_ms=settings.window_close_ms,
             ),
             stores_payload=lambda project: self._control.access.rules_of(project).store_payloads,
+            redactor=self._redactor,
             in_thread=self._in_thread,
             reached=self._reached,
             room=self._room,

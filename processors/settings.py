@@ -2,10 +2,10 @@
 
 from pydantic import Field
 
-from ingest.contract.settings import CommonSettings
+from ingest.contract.settings import RedactionSettings
 
 
-class WorkerSettings(CommonSettings):
+class WorkerSettings(RedactionSettings):
     """What a worker needs beside addresses; every limit bounds a queue, a wait or memory."""
 
     worker_host: str = Field(default="127.0.0.1", description="address the worker's health and metrics listen on")

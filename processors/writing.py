@@ -14,6 +14,7 @@ import polars as pl
 from ingest.contract import metrics
 from ingest.contract.errors import LedgerInvariantBroken, TransportError
 from ingest.contract.logs import logger
+from ingest.contract.redact import COMMON, Redactor
 from processors.batch import Batch, Prepared, adopt, read, settle
 from processors.dedupe import SeenFilter
 from processors.ports import Broker, InThread, Store
@@ -54,6 +55,7 @@ class BatchWriter:
         store: Store,
         limits: Limits,
         stores_payload: Callable[[str], bool],
+        redactor: Redactor = COMMON,
         in_thread: InThread,
         reached: Callable[[str], Awaitable[None]],
         now_ms: Callable[[], int],
@@ -63,6 +65,7 @@ class BatchWriter:
         self._partition = partition
         self._broker, self._store, self._limits = broker, store, limits
         self._stores_payload = stores_payload
+        self._redactor = redactor
         self._in_thread = in_thread
         self._reached = reached
         self._now_ms = now_ms
@@ -81,6 +84,7 @@ class BatchWriter:
                     candidates,
                     known=known,
                     stores_payload=self._stores_payload,
+                    redactor=self._redactor,
                     window_close_ms=self._limits.window_close_ms,
                 )
             )

@@ -50,7 +50,6 @@ def settings_in_force() -> Iterator[tuple[str, str, str, tuple[str, ...], str]]:
     from query_api.settings import QuerySettings
 
     models: dict[str, type[CommonSettings]] = {"ingest": IngestSettings, "worker": WorkerSettings, "query": QuerySettings}
-    common = set(CommonSettings.model_fields)
     loaded = {service: load(model) for service, model in models.items()}
     seen: set[str] = set()
     for service, model in models.items():
@@ -62,7 +61,7 @@ def settings_in_force() -> Iterator[tuple[str, str, str, tuple[str, ...], str]]:
             value: Any = getattr(loaded[service], member)
             if isinstance(value, SecretStr):
                 value = _masked(value.get_secret_value())
-            services = tuple(models) if member in common else (service,)
+            services = tuple(name for name, other in models.items() if member in other.model_fields)
             text = "" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
             yield name, text, _origin(name), services, field.description or ""
     for name, default, text in _COMMANDS:

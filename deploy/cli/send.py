@@ -126,6 +126,7 @@ async def _to_kafka(kafka: str, project: str, sources: list[Source], outcome: _O
     if not is_project(project):
         raise ConfigurationError(f"{project!r} cannot be a project")
     settings = load(IngestSettings, kafka=kafka)
+    redactor = settings.redactor()
     publisher = Publisher(settings)
     publisher.start()
     loop = asyncio.get_running_loop()
@@ -133,7 +134,7 @@ async def _to_kafka(kafka: str, project: str, sources: list[Source], outcome: _O
         for batch in _with_progress(sources, quiet=quiet):
             largest = max(len(raw) for raw in batch.raws)
             items = Items(raws=batch.raws, utf8=False, bytes_max=largest)
-            admission = admit(items, project_id=project, accepted_ms=time.time_ns() // 1_000_000)
+            admission = admit(items, project_id=project, accepted_ms=time.time_ns() // 1_000_000, redactor=redactor)
             deadline = loop.time() + settings.ingest_publish_timeout_s
             if admission.ids:
                 records = pack(

@@ -7,7 +7,7 @@ from left to right, and what is in one is looked at by itself, as JSON where it 
 
 import json
 import re
-from collections.abc import Set
+from collections.abc import Sequence, Set
 from dataclasses import dataclass, field
 from typing import Final, Literal, Protocol
 
@@ -26,6 +26,8 @@ from ingest.contract.secret_texts import REPLACEMENT, clean
 
 # JSON in JSON in JSON: what is written deeper than that is a text.
 _DEPTH_MAX: Final = 8
+# What asking costs beside looking is paid once for so many; one that may hold a secret has them looked at one by one.
+_LOOKED_AT_ONCE: Final = 8
 # Shorter strings hold no token; `password=x` in a text of its own is longer, too.
 _CHARS_MIN: Final = 8
 # What is made of a text may show what was hidden by what went; each time it has fewer characters that could go.
@@ -83,6 +85,15 @@ class Redactor:
         seen = bytes(raw)
         return may_hold(seen) or (self.own is not None and self.own.may_match(seen))
 
+    def suspects(self, raws: Sequence[bytes | msgspec.Raw]) -> list[int]:
+        """Return the places of those that may hold a secret; most do not, so they are looked at many at a time."""
+        found: list[int] = []
+        for start in range(0, len(raws), _LOOKED_AT_ONCE):
+            some = raws[start : start + _LOOKED_AT_ONCE]
+            if self.may_hold(b"\n".join(some)):
+                found += [start + place for place, raw in enumerate(some) if self.may_hold(raw)]
+        return found
+
     def json(self, raw: bytes) -> bytes:
         """Return a JSON text without secrets."""
         return self._bytes(raw, frozenset(), drop=frozenset()) if self.may_hold(raw) else raw
@@ -122,12 +133,12 @@ class Redactor:
 
 def redact_json(raw: bytes) -> bytes:
     """Return a JSON text without secrets; the very same bytes where it holds none."""
-    return _DEFAULT.json(raw)
+    return COMMON.json(raw)
 
 
 def redact_text(text: str) -> str:
     """Return a message without secrets; the very same text where it holds none."""
-    return _DEFAULT.text(text)
+    return COMMON.text(text)
 
 
 @dataclass(slots=True)
@@ -200,10 +211,11 @@ class _Scan:
             frame.value = number.span()
         if not (is_secret(name, self.redactor.names) or (frame.of_secret and name in _SCHEMA_VALUES)) or self._is_schema(start):
             return found.end()
-        if (span := self._secret(start, name)) is None:
+        secret = self._secret(start, name)
+        if secret is None:
             return found.end()
-        self._replace(span)
-        return span[1]
+        self._replace(secret)
+        return secret[1]
 
     def _string(self, found: re.Match[str]) -> int:
         """Take in a string that is a value: text to be redacted, and perhaps the name of a pair."""
@@ -328,4 +340,5 @@ def _encoded(said: str) -> str:
 _any: Final = msgspec.json.Decoder(msgspec.Raw).decode
 _decode_string: Final = json.JSONDecoder(strict=False).decode
 _SURROGATES: Final = re.compile("[\ud800-\udfff]")
-_DEFAULT: Final = Redactor()
+# The rules that are always in force.
+COMMON: Final = Redactor()

@@ -9,9 +9,10 @@ import re
 from collections.abc import Sequence
 from typing import Any, Final
 
-from ingest.contract.redact import REPLACEMENT, Redactor
+from ingest.contract.redact import Redactor
 from ingest.contract.secret_names import plain
 from ingest.contract.secret_signs import by_automaton, name_sign
+from ingest.contract.secret_texts import REPLACEMENT
 
 # Each is one more pass over every string.
 PATTERNS_MAX: Final = 50
@@ -107,7 +108,8 @@ def _name(name: str) -> str:
 def _replaced(pattern: Any, text: str) -> str:
     # RE2 reads UTF-8, in which halves of surrogate pairs cannot stand; one character for one keeps the places.
     searched = _SURROGATES.sub("\ufffd", text)
-    done, parts = 0, []
+    done = 0
+    parts: list[str] = []
     for found in pattern.finditer(searched):
         start, end = found.span(1 if pattern.groups else 0)
         if start < done or end <= start or _is_within_replacement(searched, start, end):

@@ -11,6 +11,8 @@ from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from ingest.contract.errors import ConfigurationError
+from ingest.contract.redact import Redactor
+from ingest.contract.redact_patterns import redactor
 
 
 def default_data() -> Path:
@@ -47,6 +49,31 @@ class CommonSettings(BaseSettings):
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise ValueError("the ClickHouse address is http(s)://[user:password@]host:port[/database]")
         return value
+
+
+class RedactionSettings(CommonSettings):
+    """Own rules of redaction, for the services that see events on their way; give each of them the same."""
+
+    redact_patterns: str = Field(
+        default="", description="own patterns of secrets in texts, RE2 expressions, one a line; of one with a group, the group"
+    )
+    redact_names: str = Field(default="", description="own names of members whose values are secrets, with commas between")
+
+    @field_validator("redact_patterns")
+    @classmethod
+    def _usable_patterns(cls, value: str) -> str:
+        redactor(value)
+        return value
+
+    @field_validator("redact_names")
+    @classmethod
+    def _usable_names(cls, value: str) -> str:
+        redactor("", value)
+        return value
+
+    def redactor(self) -> Redactor:
+        """Return the rules of redaction, those always in force and these."""
+        return redactor(self.redact_patterns, self.redact_names)
 
 
 S = TypeVar("S", bound=CommonSettings)

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 
 import msgspec
 
-from ingest.admission import Admission, MakeIds, admit, random_ids, retry_ids
+from ingest.admission import Admission, MakeIds, random_ids, retry_ids
 from ingest.contract.access import Key
 from ingest.contract.control import ControlFollower
 from ingest.contract.http_errors import PROJECT_KEY_HEADER, credentials, mask_key
@@ -57,7 +57,7 @@ class EventsRoute:
             except FormatError as error:
                 raise refused(error) from None
             del body
-            admission = admit(items, project_id=key.project_id, accepted_ms=self._now_ms(), make_ids=make_ids)
+            admission = await self._intake.admit(items, key=key, accepted_ms=self._now_ms(), make_ids=make_ids)
             await self._intake.publish(key.project_id, admission)
         if not admission.ids:
             raise nothing_accepted(admission)
@@ -83,10 +83,11 @@ def authenticate(control: ControlFollower, scope: Scope) -> Key:
     name, value = found[0]
     if name != PROJECT_KEY_HEADER:
         raise Refused(401, f"events need the key of a project in the header {PROJECT_KEY_HEADER}, not {name}")
+    if not control.caught_up.is_set():
+        # A key that is known already could belong to a project whose rules are not: its payloads must not be stored.
+        raise Refused(503, "the API keys have not been read yet", slug="Ingest_Starting", retry_after_s=1)
     key = control.access.find(value)
     if key is None:
-        if not control.caught_up.is_set():
-            raise Refused(503, "the API keys have not been read yet", slug="Ingest_Starting", retry_after_s=1)
         raise Refused(401, f"Invalid API key: {mask_key(value)}")
     if not key.project_id:
         raise Refused(403, "this key belongs to an organisation; events need the key of a project")

@@ -6,11 +6,13 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Final, TypeVar
 
-from ingest.admission import Admission
+from ingest.admission import Admission, MakeIds, admit, random_ids
+from ingest.contract.access import Key
+from ingest.contract.control import ControlFollower
 from ingest.contract.errors import BrokerUnavailable
 from ingest.contract.metrics import INGEST_EVENTS, INGEST_REJECTED
 from ingest.contract.topics import HEADER_PROJECT
-from ingest.formats import FormatError, decompress, encodings_of
+from ingest.formats import FormatError, Items, decompress, encodings_of
 from ingest.http.answers import Receive, Refused
 from ingest.http.body import InFlight, Share, read_body
 from ingest.packing import pack
@@ -33,8 +35,12 @@ Found = TypeVar("Found")
 class Intake:
     """The way in, one for the whole service, so that its bounds hold over all routes together."""
 
-    def __init__(self, settings: IngestSettings, *, publisher: Publisher, in_flight: InFlight) -> None:
+    def __init__(
+        self, settings: IngestSettings, *, control: ControlFollower, publisher: Publisher, in_flight: InFlight
+    ) -> None:
         self.settings = settings
+        self._control = control
+        self._redactor = settings.redactor()
         self._publisher = publisher
         self._in_flight = in_flight
         # How large a body becomes is known, and counted, only afterwards: few at once keep that bounded. Threads of our own,
@@ -66,6 +72,19 @@ class Intake:
         if size < _THREAD_FROM_BYTES:
             return task()
         return await asyncio.get_running_loop().run_in_executor(self._threads, task)
+
+    async def admit(self, items: Items, *, key: Key, accepted_ms: int, make_ids: MakeIds = random_ids) -> Admission:
+        """Judge the items of a request, and take out of them what must not be stored: secrets, and `data` where the project
+        keeps none.
+        """
+        return admit(
+            items,
+            project_id=key.project_id,
+            accepted_ms=accepted_ms,
+            make_ids=make_ids,
+            redactor=self._redactor,
+            keeps_payload=self._control.access.rules_of(key.project_id).store_payloads,
+        )
 
     async def publish(self, project_id: str, admission: Admission) -> None:
         """Count a request's events, and put the accepted ones into Kafka; returns once all in-sync replicas have them.

@@ -11,7 +11,7 @@ from ingest.http.answers import Answer, Receive, Refused, Scope
 from ingest.http.events import authenticate
 from ingest.http.intake import Intake, refused
 from ingest.otlp.answers import CONTENT_TYPES, Encoding, export_response, status
-from ingest.otlp.export import encoding_of, judge, take_apart, told
+from ingest.otlp.export import encoding_of, items_of, take_apart, told, with_broken
 
 _tool = INGEST_SPANS.labels("tool")
 _ignored = INGEST_SPANS.labels("ignored")
@@ -79,7 +79,8 @@ class TracesRoute:
             del body, take
             _tool.inc(len(export.events) + len(export.broken))
             _ignored.inc(export.ignored)
-            admission = judge(export, project_id=key.project_id, accepted_ms=self._now_ms())
+            judged = await self._intake.admit(items_of(export), key=key, accepted_ms=self._now_ms())
+            admission = with_broken(export, judged)
             del export
             await self._intake.publish(key.project_id, admission)
         # Refused spans are no reason to refuse the request: an exporter would drop its other spans, or send all again for ever.

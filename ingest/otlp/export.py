@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from ingest.admission import Admission, Rejected, admit
+from ingest.admission import Admission, Rejected
 from ingest.formats import FormatError, Items
 from ingest.otlp import json_form, protobuf
 from ingest.otlp.answers import Encoding
@@ -71,12 +71,13 @@ def take_apart(body: bytes, encoding: Encoding, *, events_max: int) -> Export:
     return Export(events=events, broken=broken, ignored=ignored)
 
 
-def judge(export: Export, *, project_id: str, accepted_ms: int) -> Admission:
-    """Judge the events of a request as any other's; what was broken before counts among the refused."""
-    if not export.events:
-        return Admission(ids=[], raws=[], rejected=list(export.broken))
-    items = Items(raws=export.events, utf8=True, bytes_max=max(map(len, export.events)))
-    admission = admit(items, project_id=project_id, accepted_ms=accepted_ms)
+def items_of(export: Export) -> Items:
+    """Return the events of a request as items to be judged, as any other's."""
+    return Items(raws=export.events, utf8=True, bytes_max=max(map(len, export.events), default=0))
+
+
+def with_broken(export: Export, admission: Admission) -> Admission:
+    """Return what became of all tool spans: those that were broken before count among the refused."""
     return Admission(ids=admission.ids, raws=admission.raws, rejected=[*export.broken, *admission.rejected])
 
 

@@ -12,6 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from ingest.contract.partitioning import event_key, home_partition
+from ingest.contract.redact_patterns import redactor
 from processors.batch import Batch, Prepared, read, settle, split
 from processors.blocks import columns_of, dead_letter_block, execution_block, usage_block
 from processors.decode import Record, decode
@@ -306,3 +307,22 @@ def test_strays_are_sent_home_with_id_time_and_acceptance(sent: list[dict[str, A
         assert home.timestamps_ms[0] == item.first_accepted_ms
         assert home.accepted_ms == [item.first_accepted_ms]
         assert home.stays == [True]
+
+
+def test_what_others_wrote_to_kafka_is_redacted_here_by_the_same_rules() -> None:
+    """Built-in and own: the worker is the last gate. A repeat that ingest had redacted already says the same."""
+    rules = redactor("EMP-[0-9]+", "badge")
+    event: dict[str, Any] = {"id": "e1", "tool_slug": "X", "status": "failed", "duration_ms": 1, "timestamp": START_MS}
+    event |= {"message": "EMP-1 with token=hidden12", "error": {"message": "Bearer hidden12"}}
+    event |= {"data": {"api_key": "hidden", "badge": 5, "n": 1.0}, "metadata": {"cookie": "hidden"}}
+    raw = json.dumps(event).encode()
+    again = Record(offset=1, timestamp_ms=START_MS, key=None, value=rules.event(raw), headers=[("project_id", b"p")])
+    made = [*records([event], 1), again]
+    batch = Batch(incarnation="i", partition=0, partitions=1, first_offset=0, next_offset=2, records=made)
+    candidates = read(batch, seen=SeenFilter(budget_bytes=1 << 16))
+    prepared = settle(candidates, known={}, stores_payload=lambda _: True, window_close_ms=300_000, redactor=rules)
+    (row,) = prepared.executions.to_dicts()
+    assert (row["message"], row["error_message"]) == ("[redacted] with token=[redacted]", "Bearer [redacted]")
+    assert json.loads(row["data"]) == {"api_key": "[redacted]", "badge": "[redacted]", "n": 1.0}
+    assert json.loads(row["metadata"]) == {"cookie": "[redacted]"}
+    assert (prepared.totals["duplicates"], prepared.totals["conflicts"]) == (1, 0)

@@ -8,10 +8,11 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from ingest.contract.redact import KEPT_MEMBERS, REPLACEMENT, Redactor, redact_json, redact_text
+from ingest.contract.redact import KEPT_MEMBERS, Redactor, redact_json, redact_text
 from ingest.contract.redact_patterns import PATTERN_CHARS_MAX, PATTERNS_MAX, redactor
 from ingest.contract.secret_names import SECRET_ENDINGS, SECRET_NAMES
 from ingest.contract.secret_signs import by_search, may_hold
+from ingest.contract.secret_texts import REPLACEMENT
 
 plain_names = st.sampled_from(["page", "to", "next_page_token", "token_count", "keyboard", "subject", "key", "max_tokens"])
 secret_names = st.sampled_from(

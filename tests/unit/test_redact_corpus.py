@@ -5,7 +5,8 @@ from typing import Any
 
 import pytest
 
-from ingest.contract.redact import REPLACEMENT, redact_json, redact_text
+from ingest.contract.redact import redact_json, redact_text
+from ingest.contract.secret_texts import REPLACEMENT
 
 OURS = "ak_4fGh7KlMnOpQrStUvWxYz0123456_-aB"
 JWT = "eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9.eyJzdWIiOiIxMjM0NTY3ODkwIn0.dozjgNryP4J3jVmNHl0w5N_XgL0n3I9PlFUP0THsR8U"
