@@ -75,6 +75,12 @@ class Admission:
     raws: list[Item]
     rejected: list[Rejected] = field(default_factory=list)
 
+    def extend(self, more: "Admission") -> None:
+        """Take in the outcome of the items that follow."""
+        self.ids.extend(more.ids)
+        self.raws.extend(more.raws)
+        self.rejected.extend(more.rejected)
+
     def reasons(self) -> Counter[str]:
         """Count the refused ones by code."""
         return Counter(item.code for item in self.rejected)
@@ -111,7 +117,7 @@ def admit(
     project_id: str,
     accepted_ms: int,
     make_ids: MakeIds = random_ids,
-    redactor: Redactor = COMMON,
+    redactor: Redactor | None = COMMON,
     keeps_payload: bool = True,
     first: int = 0,
 ) -> Admission:
@@ -122,7 +128,7 @@ def admit(
         project_id: the project of the API key; a body that names another one is refused.
         accepted_ms: the time of acceptance, epoch ms; also the timestamp of events without one.
         make_ids: makes the ids of events that have none, from their indexes.
-        redactor: takes secrets out of what is accepted.
+        redactor: takes secrets out of what is accepted; None leaves it to `take_out`.
         keeps_payload: False where the project keeps no `data`, which then goes no further.
         first: the index of the first item, where the items are a part of a request's.
 
@@ -165,8 +171,52 @@ def admit(
         raws.append(raw)
     if incomplete:
         _complete(items, ids, raws, rejected, incomplete, first, make_ids=make_ids, accepted_ms=accepted_ms)
-    _redact(items, ids, raws, rejected, first, redactor, keeps_payload=keeps_payload)
-    return Admission(ids=ids, raws=raws, rejected=rejected)
+    admission = Admission(ids=ids, raws=raws, rejected=rejected)
+    if redactor is not None:
+        take_out(admission, items, places_of(admission, redactor, keeps_payload=keeps_payload), redactor, keeps_payload, first)
+    return admission
+
+
+def places_of(admission: Admission, redactor: Redactor, *, keeps_payload: bool) -> Sequence[int]:
+    """Return the places of accepted events that `take_out` has to look at."""
+    return redactor.suspects(admission.raws) if keeps_payload else range(len(admission.raws))
+
+
+def take_out(
+    admission: Admission,
+    items: Items,
+    places: Sequence[int],
+    redactor: Redactor,
+    keeps_payload: bool,
+    first: int = 0,
+) -> None:
+    """Take secrets, or all of `data`, out of accepted events, in place; one that breaks a limit without them is refused.
+
+    Args:
+        items: those that were admitted.
+        places: as `places_of` gives them.
+        first: as `admit` was given it.
+    """
+    ids, raws, rejected = admission.ids, admission.raws, admission.rejected
+    broken: list[tuple[int, InvalidEvent]] = []
+    for place in places:
+        before = bytes(raws[place])
+        raw = redactor.event(before, keeps_payload=keeps_payload)
+        if raw == before:
+            continue
+        raws[place] = raw
+        try:
+            # A text grows by what stands for a short secret, and the worker holds the same limits against what it reads.
+            decode_event(raw)
+        except InvalidEvent as refusal:
+            broken.append((place, InvalidEvent(refusal.reason, f"with its secrets replaced: {refusal.message}")))
+    if broken:
+        refused = {item.index - first for item in rejected}
+        accepted = [index for index in range(len(items.raws)) if index not in refused]
+        for place, reason in reversed(broken):
+            rejected.append(_refuse(items, accepted[place], first, reason))
+            del ids[place], raws[place]
+        rejected.sort(key=lambda item: item.index)
 
 
 def splice(raw: Item, *, event_id: str | None = None, timestamp: int | None = None) -> bytes:
@@ -207,39 +257,6 @@ def _complete(
         del ids[place], raws[place]
     if too_large:
         rejected.sort(key=lambda refused: refused.index)
-
-
-def _redact(
-    items: Items,
-    ids: list[str],
-    raws: list[Item],
-    rejected: list[Rejected],
-    first: int,
-    redactor: Redactor,
-    *,
-    keeps_payload: bool,
-) -> None:
-    """Take secrets, or all of `data`, out of the accepted, in place; an event that breaks a limit without them is refused."""
-    places = redactor.suspects(raws) if keeps_payload else range(len(raws))
-    broken: list[tuple[int, InvalidEvent]] = []
-    for place in places:
-        before = bytes(raws[place])
-        raw = redactor.event(before, keeps_payload=keeps_payload)
-        if raw == before:
-            continue
-        raws[place] = raw
-        try:
-            # A text grows by what stands for a short secret, and the worker holds the same limits against what it reads.
-            decode_event(raw)
-        except InvalidEvent as refusal:
-            broken.append((place, InvalidEvent(refusal.reason, f"with its secrets replaced: {refusal.message}")))
-    if broken:
-        refused = {item.index - first for item in rejected}
-        accepted = [index for index in range(len(items.raws)) if index not in refused]
-        for place, reason in reversed(broken):
-            rejected.append(_refuse(items, accepted[place], first, reason))
-            del ids[place], raws[place]
-        rejected.sort(key=lambda item: item.index)
 
 
 def _check_size(raw: Item) -> None:

@@ -61,6 +61,11 @@ class Items:
     utf8: bool
     bytes_max: int
 
+    def part(self, start: int, end: int) -> "Items":
+        """Return some of the items, by their places."""
+        lines = None if self.lines is None else self.lines[start:end]
+        return Items(raws=self.raws[start:end], lines=lines, utf8=self.utf8, bytes_max=self.bytes_max)
+
 
 def shape_of(content_type: str) -> Shape:
     """Tell how a body of this content type is written; without one it is taken for JSON.

@@ -32,11 +32,19 @@ class IngestSettings(RedactionSettings):
     ingest_pack_bytes: int = Field(default=PACK_BYTES, ge=1024, le=EVENT_BYTES_MAX, description="a pack is closed at this size")
     # A body costs about three times its size while it is worked on: itself, its packs, and the producer's batches.
     ingest_in_flight_bytes_max: int = Field(
-        default=64 * MIB, ge=MIB, description="bodies held at once, from the first byte to the answer; beyond it: 429"
+        default=64 * MIB,
+        ge=MIB,
+        description="bodies held at once, from the first byte to the answer; beyond it, or for a key that holds as much as "
+        "is still free: 429",
+    )
+    # Kafka takes 100 MB/s and answers within 10 ms: enough to keep it busy, and at most 80 ms in front of another's event.
+    ingest_publishing_bytes_max: int = Field(
+        default=8 * MIB, ge=MIB, description="bytes on their way to Kafka at once; keys take turns beyond it"
     )
     ingest_head_timeout_s: float = Field(default=10, gt=0, description="a connection must have sent a request's head by then")
     ingest_body_idle_timeout_s: float = Field(default=10, gt=0, description="longest silence within a body")
     ingest_body_timeout_s: float = Field(default=120, gt=0, description="a whole body must have come by then")
+    ingest_unread_timeout_s: float = Field(default=60, gt=0, description="a client must have taken some of an answer by then")
     ingest_keep_alive_s: int = Field(default=75, ge=1, description="an idle connection is kept this long")
     ingest_publish_timeout_s: float = Field(default=10, gt=0, description="Kafka must have acknowledged by then, else 503")
     ingest_retry_after_s: int = Field(default=2, ge=1, description="Retry-After of 429 and 503 answers")

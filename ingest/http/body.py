@@ -6,6 +6,7 @@ from types import TracebackType
 from typing import Final, Self
 
 from ingest.contract.metrics import INGEST_BYTES, INGEST_IN_FLIGHT
+from ingest.fairness import Shares
 from ingest.http.answers import ClientGone, Receive, Refused
 from ingest.settings import IngestSettings
 
@@ -16,54 +17,60 @@ _DRAIN_TIMEOUT_S: Final = 5.0
 
 
 class InFlight:
-    """Counts the bytes of bodies that are held, over all requests, and refuses to go beyond a bound."""
+    """Counts the bytes of bodies that are held, over all requests and by key, and refuses to go beyond a bound.
+
+    A key may hold as much as is still free, so that one that floods the service leaves room for the others; a request that is
+    the only one may have it all.
+    """
 
     def __init__(self, bytes_max: int, *, retry_after_s: int) -> None:
-        self.bytes_held = 0
-        self.bytes_max = bytes_max
+        self._shares = Shares(bytes_max)
         self._retry_after_s = retry_after_s
-        INGEST_IN_FLIGHT.set_function(lambda: self.bytes_held)
+        INGEST_IN_FLIGHT.set_function(lambda: self._shares.bytes_held)
 
-    def share(self) -> "Share":
-        """Return an empty share for one request, given back when its `with` block ends."""
-        return Share(self)
+    def share(self, key_id: str = "") -> "Share":
+        """Return an empty share for one request of a key, given back when its `with` block ends."""
+        return Share(self, key_id)
 
-    def _take(self, size: int) -> None:
-        if self.bytes_held + size > self.bytes_max:
+    def _take(self, key_id: str, size: int, held: int) -> None:
+        shares = self._shares
+        if not shares.has_room(key_id, size, alone=shares.bytes_held == held):
             raise Refused(
                 429,
-                f"{self.bytes_held} bytes of requests are being worked on; at most {self.bytes_max} are held at once",
+                f"{shares.of(key_id)} bytes of this key's requests, and {shares.bytes_held} in all, are being worked on; at "
+                f"most {shares.bytes_max} are held at once, and of one key no more than are still free",
                 suggested_fix="Send again after the time in Retry-After.",
                 retry_after_s=self._retry_after_s,
             )
-        self.bytes_held += size
+        shares.take(key_id, size)
 
-    def _give_back(self, size: int) -> None:
-        self.bytes_held -= size
+    def _give_back(self, key_id: str, size: int) -> None:
+        self._shares.give_back(key_id, size)
 
 
 class Share:
     """What one request holds."""
 
-    def __init__(self, in_flight: InFlight) -> None:
+    def __init__(self, in_flight: InFlight, key_id: str) -> None:
         self._in_flight = in_flight
+        self._key_id = key_id
         self._bytes = 0
 
     def grow_to(self, size: int) -> None:
         """Hold at least that many bytes.
 
         Raises:
-            Refused: 429, beyond the bound of all requests together.
+            Refused: 429, beyond what this key may hold beside the others.
         """
         if size > self._bytes:
-            self._in_flight._take(size - self._bytes)
+            self._in_flight._take(self._key_id, size - self._bytes, self._bytes)
             self._bytes = size
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self._in_flight._give_back(self._bytes)
+        self._in_flight._give_back(self._key_id, self._bytes)
 
 
 async def read_body(receive: Receive, headers: Mapping[bytes, bytes], settings: IngestSettings, share: Share) -> bytes:

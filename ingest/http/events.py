@@ -44,7 +44,7 @@ class EventsRoute:
             ClientGone: nobody waits for an answer.
         """
         key = authenticate(self._control, scope)
-        with self._intake.share() as share:
+        with self._intake.share(key) as share:
             try:
                 shape = shape_of(headers.get(b"content-type", b"").decode("latin-1"))
                 make_ids: MakeIds = random_ids
@@ -53,12 +53,13 @@ class EventsRoute:
                         raise Refused(400, f"the header idempotency-key is longer than {IDEMPOTENCY_KEY_CHARS_MAX} characters")
                     make_ids = retry_ids(key.project_id, idempotency_key)
                 body = await self._intake.read(receive, headers, share)
+                await self._intake.turn(key, len(body))
                 items = split(body, shape, items_max=self._intake.settings.ingest_events_max)
             except FormatError as error:
                 raise refused(error) from None
             del body
             admission = await self._intake.admit(items, key=key, accepted_ms=self._now_ms(), make_ids=make_ids)
-            await self._intake.publish(key.project_id, admission)
+            await self._intake.publish(key, admission)
         if not admission.ids:
             raise nothing_accepted(admission)
         return Answer(

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Final, TypeVar
 
-from ingest.admission import Admission, MakeIds, admit, random_ids
+from ingest.admission import Admission, MakeIds, admit, places_of, random_ids, take_out
 from ingest.contract.access import Key
 from ingest.contract.control import ControlFollower
 from ingest.contract.errors import BrokerUnavailable
@@ -15,6 +15,7 @@ from ingest.contract.topics import HEADER_PROJECT
 from ingest.formats import FormatError, Items, decompress, encodings_of
 from ingest.http.answers import Receive, Refused
 from ingest.http.body import InFlight, Share, read_body
+from ingest.http.turns import LOOP_BYTES_MAX, KafkaTurns, LoopTurns
 from ingest.packing import pack
 from ingest.publisher import Publisher
 from ingest.settings import IngestSettings
@@ -22,6 +23,7 @@ from ingest.settings import IngestSettings
 # Below that, changing to a thread and back costs more than it gives.
 _THREAD_FROM_BYTES: Final = 512 * 1024
 
+_REDACTED_AT_ONCE_BYTES: Final = 128 * 1024
 _THREADS: Final = 2
 
 _received = INGEST_EVENTS.labels("received")
@@ -41,15 +43,17 @@ class Intake:
         self.settings = settings
         self._control = control
         self._redactor = settings.redactor()
+        self._turns = LoopTurns()
+        self._kafka_turns = KafkaTurns(settings.ingest_publishing_bytes_max)
         self._publisher = publisher
         self._in_flight = in_flight
         # How large a body becomes is known, and counted, only afterwards: few at once keep that bounded. Threads of our own,
         # because each thread that ever held a large body keeps some of its memory.
         self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="intake")
 
-    def share(self) -> Share:
-        """Return an empty share of the bytes held at once, for one request; given back when its `with` block ends."""
-        return self._in_flight.share()
+    def share(self, key: Key) -> Share:
+        """Return an empty share of the bytes held at once, for one request of a key; given back when its `with` block ends."""
+        return self._in_flight.share(key.id)
 
     async def read(self, receive: Receive, headers: Mapping[bytes, bytes], share: Share) -> bytes:
         """Read a request's body and undo its encodings.
@@ -67,6 +71,10 @@ class Intake:
         share.grow_to(len(body))
         return body
 
+    async def turn(self, key: Key, size: int) -> None:
+        """Wait until a key may work on that many bytes, for what takes time in proportion to them."""
+        await self._turns.turn(key.id, size)
+
     async def work(self, size: int, task: Callable[[], Found]) -> Found:
         """Do what takes time in proportion to a number of bytes: at once, or in a thread where they are many."""
         if size < _THREAD_FROM_BYTES:
@@ -77,16 +85,34 @@ class Intake:
         """Judge the items of a request, and take out of them what must not be stored: secrets, and `data` where the project
         keeps none.
         """
-        return admit(
-            items,
-            project_id=key.project_id,
-            accepted_ms=accepted_ms,
-            make_ids=make_ids,
-            redactor=self._redactor,
-            keeps_payload=self._control.access.rules_of(key.project_id).store_payloads,
-        )
+        size = max(1, items.bytes_max)
+        step = max(1, len(items.raws) * LOOP_BYTES_MAX // size)
+        whole = Admission(ids=[], raws=[])
+        for start in range(0, len(items.raws), step):
+            part = items if step >= len(items.raws) else items.part(start, start + step)
+            await self._turns.turn(key.id, size * len(part.raws) // len(items.raws))
+            admission = admit(
+                part, project_id=key.project_id, accepted_ms=accepted_ms, make_ids=make_ids, redactor=None, first=start
+            )
+            await self._take_out(admission, part, key.project_id, start)
+            if part is items:
+                return admission
+            whole.extend(admission)
+        return whole
 
-    async def publish(self, project_id: str, admission: Admission) -> None:
+    async def _take_out(self, admission: Admission, items: Items, project_id: str, first: int) -> None:
+        keeps_payload = self._control.access.rules_of(project_id).store_payloads
+        places = places_of(admission, self._redactor, keeps_payload=keeps_payload)
+        if not places:
+            return
+        work = functools.partial(take_out, admission, items, places, self._redactor, keeps_payload, first)
+        # A text made for it costs a hundred times what others do, and must not hold up the loop.
+        if sum(memoryview(admission.raws[place]).nbytes for place in places) < _REDACTED_AT_ONCE_BYTES:
+            work()
+        else:
+            await asyncio.get_running_loop().run_in_executor(self._threads, work)
+
+    async def publish(self, key: Key, admission: Admission) -> None:
         """Count a request's events, and put the accepted ones into Kafka; returns once all in-sync replicas have them.
 
         Raises:
@@ -103,18 +129,20 @@ class Intake:
         deadline = asyncio.get_running_loop().time() + self.settings.ingest_publish_timeout_s
         try:
             records = pack(
-                project_id,
+                key.project_id,
                 admission.ids,
                 admission.raws,
                 partitions=await self._publisher.partitions(deadline=deadline),
                 pack_bytes=self.settings.ingest_pack_bytes,
             )
-            await self._publisher.publish(records, [(HEADER_PROJECT, project_id.encode())], deadline=deadline)
-        except BrokerUnavailable as error:
+            size = sum(len(record.value) for record in records)
+            async with self._kafka_turns.turn(key.id, size, deadline=deadline):
+                await self._publisher.publish(records, [(HEADER_PROJECT, key.project_id.encode())], deadline=deadline)
+        except (BrokerUnavailable, TimeoutError) as error:
             _unavailable.inc(count)
             raise Refused(
                 503,
-                f"the events could not be stored now; {error}",
+                f"the events could not be stored now; {str(error) or 'too much is on its way to Kafka'}",
                 slug="Ingest_KafkaUnavailable",
                 suggested_fix="Send again after the time in Retry-After; with ids, or an Idempotency-Key, it counts once.",
                 retry_after_s=self.settings.ingest_retry_after_s,

@@ -58,6 +58,7 @@ def make_server(app: IngestApp, settings: IngestSettings) -> Server:
                 head_s=settings.ingest_head_timeout_s,
                 idle_s=settings.ingest_body_idle_timeout_s,
                 body_s=settings.ingest_body_timeout_s,
+                unread_s=settings.ingest_unread_timeout_s,
             )
         ),
         ws="none",

@@ -69,7 +69,7 @@ class TracesRoute:
     async def _take(self, scope: Scope, headers: Mapping[bytes, bytes], receive: Receive, encoding: Encoding) -> Answer:
         key = authenticate(self._control, scope)
         events_max = self._intake.settings.ingest_events_max
-        with self._intake.share() as share:
+        with self._intake.share(key) as share:
             try:
                 body = await self._intake.read(receive, headers, share)
                 take = functools.partial(take_apart, body, encoding, events_max=events_max)
@@ -82,7 +82,7 @@ class TracesRoute:
             judged = await self._intake.admit(items_of(export), key=key, accepted_ms=self._now_ms())
             admission = with_broken(export, judged)
             del export
-            await self._intake.publish(key.project_id, admission)
+            await self._intake.publish(key, admission)
         # Refused spans are no reason to refuse the request: an exporter would drop its other spans, or send all again for ever.
         rejected = admission.rejected
         return Answer(

@@ -73,7 +73,7 @@ def take_apart(body: bytes, encoding: Encoding, *, events_max: int) -> Export:
 
 def items_of(export: Export) -> Items:
     """Return the events of a request as items to be judged, as any other's."""
-    return Items(raws=export.events, utf8=True, bytes_max=max(map(len, export.events), default=0))
+    return Items(raws=export.events, utf8=True, bytes_max=sum(map(len, export.events)))
 
 
 def with_broken(export: Export, admission: Admission) -> Admission:

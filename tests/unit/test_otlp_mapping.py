@@ -5,7 +5,8 @@ import json
 import pytest
 from opentelemetry.trace import Status, StatusCode
 
-from ingest.otlp.export import Export, encoding_of, judge, take_apart, told
+from ingest.admission import admit
+from ingest.otlp.export import Export, encoding_of, items_of, take_apart, told, with_broken
 from tests.support.tool_spans import (
     GENAI,
     GENAI_FAILED,
@@ -137,7 +138,9 @@ def test_a_message_too_long_is_cut_and_an_event_too_large_loses_attributes_first
     assert len(found["error"]["message"]) == 16_384
     assert "attributes" not in found["metadata"]["otel"]
     huge = Recorded(name="x", attributes={**GENAI.attributes, "gen_ai.tool.call.result": "r" * 2_000_000}, expected={})
-    admission = judge(export(huge, GENAI), project_id="p", accepted_ms=spans_of(GENAI)[0].end_time // 1_000_000)
+    exported = export(huge, GENAI)
+    accepted_ms = spans_of(GENAI)[0].end_time // 1_000_000
+    admission = with_broken(exported, admit(items_of(exported), project_id="p", accepted_ms=accepted_ms))
     assert len(admission.ids) == 1
     assert [one.code for one in admission.rejected] == ["event_too_large"]
     assert "1048576" in told(admission.rejected)
