@@ -121,6 +121,7 @@ def _gateway(
         settings,
         publisher=publisher,
         spool=None if spool is None else Spool(spool, bytes_max=settings.upstream_spool_bytes_max),
+        keeps_payload=lambda project_id: control.access.rules_of(project_id).store_payloads,
     )
     return Gateway(settings, control=control, recorder=recorder, in_flight=in_flight)
 

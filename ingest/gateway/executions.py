@@ -106,7 +106,7 @@ class Executions:
             ClientGone: the client went away before it had asked, or was cut off in an answer that broke off.
         """
         headers = dict(scope["headers"])
-        with self._in_flight.share() as share:
+        with self._in_flight.share(grant.project_id) as share:
             raw = await read_body(receive, headers, self._settings, share)
             call = self._call(execution, headers, raw, request_id, grant)
             asked = _Asked(call=call, grant=grant, send=send, share=share, began_s=time.perf_counter())

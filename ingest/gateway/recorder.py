@@ -58,11 +58,14 @@ class Recorder:
         *,
         publisher: Publisher,
         spool: Spool | None = None,
+        keeps_payload: Callable[[str], bool] = lambda _project_id: True,
         now_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
     ) -> None:
         self._settings = settings
         self._publisher = publisher
         self._spool = spool
+        self._redactor = settings.redactor()
+        self._keeps_payload = keeps_payload
         self._now_ms = now_ms
         self._waiting: deque[_Waiting] = deque()
         self._bytes = 0
@@ -129,7 +132,13 @@ class Recorder:
 
     def _judge(self, project_id: str, event: bytes) -> Admission:
         items = Items(raws=[event], utf8=is_utf8(event), bytes_max=max(len(event), EVENT_BYTES_MAX + 1))
-        return admit(items, project_id=project_id, accepted_ms=self._now_ms())
+        return admit(
+            items,
+            project_id=project_id,
+            accepted_ms=self._now_ms(),
+            redactor=self._redactor,
+            keeps_payload=self._keeps_payload(project_id),
+        )
 
     def _wait_for_kafka(self, waiting: _Waiting) -> None:
         self._waiting.append(waiting)

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections import Counter
+from itertools import pairwise
 
 import pytest
 from hypothesis import given
@@ -49,7 +50,7 @@ def test_a_ticket_is_passed_over_at_most_once_by_each_other_key(order: list[str]
         numbers = [number for owner, number in served if owner == key]
         assert numbers == sorted(numbers)
         places = [place for place, (owner, _) in enumerate(served) if owner == key]
-        assert all(later - earlier <= len(set(order)) for earlier, later in zip(places, places[1:], strict=False))
+        assert all(later - earlier <= len(set(order)) for earlier, later in pairwise(places))
     assert not rotation
 
 
