@@ -18,6 +18,13 @@ _COMMANDS: Final = (
     ("TOOLLEDGER_MAVEN", "", "mirror of Maven Central for the embedded Kafka; unset: Maven Central itself"),
     ("TOOLLEDGER_KAFKA_ARCHIVE", "yes", "`no`: do not make the class archive that halves Kafka's start"),
 )
+# Read by `ingest.client`, in whatever program records its tool calls.
+_CLIENTS: Final = (
+    ("TOOLLEDGER_SPOOL", "", "folder for calls that cannot be sent yet, `no`: none; unset: one of this address and key"),
+    ("TOOLLEDGER_SPOOL_BYTES_MAX", "268435456", "most bytes in that folder, compressed"),
+    ("TOOLLEDGER_PAYLOADS", "yes", "`no`: arguments, results and metadata are not recorded"),
+    ("TOOLLEDGER_LOG_PAYLOADS", "no", "`yes`: lines of level debug show payloads, redacted"),
+)
 _SECRETS: Final = frozenset({"TOOLLEDGER_API_KEY"})
 
 
@@ -64,9 +71,10 @@ def settings_in_force() -> Iterator[tuple[str, str, str, tuple[str, ...], str]]:
             services = tuple(name for name, other in models.items() if member in other.model_fields)
             text = "" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
             yield name, text, _origin(name), services, field.description or ""
-    for name, default, text in _COMMANDS:
-        value = os.environ.get(name) or default
-        yield name, "***" if name in _SECRETS and value else value, _origin(name), ("commands",), text
+    for whose, settings in (("commands", _COMMANDS), ("Python client", _CLIENTS)):
+        for name, default, text in settings:
+            value = os.environ.get(name) or default
+            yield name, "***" if name in _SECRETS and value else value, _origin(name), (whose,), text
 
 
 def _origin(name: str) -> str:
