@@ -7,7 +7,7 @@ raises. They differ in what is waited for: sessions' `execute`, `flush`, `close`
 import asyncio
 import os
 import weakref
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Literal, Self, TypeVar, Unpack
 
@@ -19,7 +19,7 @@ from ingest.client.logs import AsyncLogs, Logs
 from ingest.client.options import Options, resolve
 from ingest.client.reading import Reader
 from ingest.client.recorder import Recorder
-from ingest.client.redaction import redact_json
+from ingest.client.redaction import redaction
 from ingest.client.sessions import AsyncSession, Session
 from ingest.client.tools import recorded, undecorated
 from ingest.client.usage import AsyncUsage, Usage
@@ -34,6 +34,9 @@ class BaseLedger:
         api_key: of the project (TOOLLEDGER_API_KEY). Without one nothing is recorded, which is said once in the log.
         base_url: of the service (TOOLLEDGER_URL), http://127.0.0.1:8600 by default.
         payloads: whether arguments, results and metadata are recorded (TOOLLEDGER_PAYLOADS), yes by default.
+        redact_patterns: patterns of your own secrets, RE2 expressions (TOOLLEDGER_REDACT_PATTERNS, one a line); they need the
+            package google-re2. Of one with a group, the group is replaced.
+        redact_names: names of members whose values are your own secrets (TOOLLEDGER_REDACT_NAMES, with commas).
         spool: folder for calls that cannot be sent yet (TOOLLEDGER_SPOOL), or False for none; by default one of this address
             and key in the user's state folder. A folder that is named keeps what it holds for whatever key comes next: give
             each project its own.
@@ -56,6 +59,8 @@ class BaseLedger:
         base_url: str | None = None,
         *,
         payloads: bool | None = None,
+        redact_patterns: Sequence[str] | None = None,
+        redact_names: Sequence[str] | None = None,
         spool: str | os.PathLike[str] | Literal[False] | None = None,
         spool_bytes_max: int | None = None,
         memory_bytes_max: int | None = None,
@@ -70,6 +75,8 @@ class BaseLedger:
             api_key=api_key,
             base_url=base_url,
             payloads=payloads,
+            redact_patterns=redact_patterns,
+            redact_names=redact_names,
             spool=spool,
             spool_bytes_max=spool_bytes_max,
             environment=os.environ,
@@ -86,7 +93,7 @@ class BaseLedger:
     def _set_up(self, options: Options) -> None:
         diagnostics.configure()
         self.options = options
-        self.recorder = Recorder(options, redact_json)
+        self.recorder = Recorder(options, redaction(options))
         self.reader = Reader(options)
         # The decorated functions, as they were, by tool slug: what `execute` calls without `tool=`.
         self.tools: dict[str, Callable[..., Any]] = {}

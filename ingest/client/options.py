@@ -3,7 +3,7 @@
 import hashlib
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, Literal
@@ -34,12 +34,14 @@ class Options:
     """One client's settings.
 
     `api_key` None: nothing is recorded. `spool_folder` None: nothing is kept on disk. `payloads` false: arguments, results and
-    metadata are not recorded.
+    metadata are not recorded. `redact_patterns` are one a line, `redact_names` have commas between.
     """
 
     base_url: str = DEFAULT_URL
     api_key: str | None = field(default=None, repr=False)
     payloads: bool = True
+    redact_patterns: str = ""
+    redact_names: str = ""
     framework: str | None = None
     spool_folder: Path | None = None
     spool_bytes_max: int = SPOOL_BYTES
@@ -72,6 +74,8 @@ def resolve(
     payloads: bool | None,
     spool: str | os.PathLike[str] | Literal[False] | None,
     spool_bytes_max: int | None,
+    redact_patterns: Sequence[str] | None,
+    redact_names: Sequence[str] | None,
     environment: Mapping[str, str],
     **more: object,
 ) -> Options:
@@ -93,6 +97,8 @@ def resolve(
         base_url=url,
         api_key=key,
         payloads=_switch("TOOLLEDGER_PAYLOADS", environment, default=True) if payloads is None else payloads,
+        redact_patterns=_several("TOOLLEDGER_REDACT_PATTERNS", redact_patterns, "\n", environment),
+        redact_names=_several("TOOLLEDGER_REDACT_NAMES", redact_names, ",", environment),
         spool_folder=_spool_folder(spool, url, key, environment),
         spool_bytes_max=_bytes("TOOLLEDGER_SPOOL_BYTES_MAX", environment) if spool_bytes_max is None else spool_bytes_max,
         **given,  # type: ignore[arg-type]
@@ -116,6 +122,12 @@ def _spool_folder(
         # A user without a home.
         return None
     return root / "toolledger" / "spool" / whose
+
+
+def _several(name: str, given: Sequence[str] | None, between: str, environment: Mapping[str, str]) -> str:
+    if given is None:
+        return environment.get(name, "")
+    return given if isinstance(given, str) else between.join(given)
 
 
 def _switch(name: str, environment: Mapping[str, str], *, default: bool) -> bool:

@@ -25,7 +25,8 @@ import msgspec
 from ingest.client import AsyncToolLedger, ToolLedger
 from ingest.client.batches import compression
 from ingest.client.inbox import Inbox
-from ingest.client.redaction import redact_json
+from ingest.client.options import Options
+from ingest.client.redaction import redaction
 
 _ROUNDS: Final = 7
 _CALLS: Final = 20_000
@@ -113,7 +114,7 @@ def overhead() -> list[bytes]:
 
 def background(events: list[bytes]) -> None:
     """Print what the client's threads do with an event."""
-    encode = msgspec.json.Encoder().encode
+    encode, redact = msgspec.json.Encoder().encode, redaction(Options())
     secret = [
         event.replace(b'"subject":"hello"', b'"password":"hunter2","header":"Bearer abcdefghijk"') for event in events[:2000]
     ]
@@ -123,8 +124,8 @@ def background(events: list[bytes]) -> None:
     print(f"\n{'what the threads do, CPU us an event':44s}")
     smaller, gzip_smaller = len(body) / len(compress(body)), len(body) / len(gzip(body))
     for title, each_us in (
-        ("redaction, nothing secret", cost_us(_each(redact_json, events), calls=1) / len(events)),
-        ("redaction, two secrets", cost_us(_each(redact_json, secret), calls=1) / len(secret)),
+        ("redaction, nothing secret", cost_us(_each(redact, events), calls=1) / len(events)),
+        ("redaction, two secrets", cost_us(_each(redact, secret), calls=1) / len(secret)),
         (f"compression, {name} ({smaller:.1f} times smaller)", cost_us(lambda: compress(body), calls=20) / 500),
         (f"compression, gzip ({gzip_smaller:.1f} times smaller)", cost_us(lambda: gzip(body), calls=20) / 500),
         ("for comparison: encoding the result again", cost_us(lambda: encode(_RESULT))),

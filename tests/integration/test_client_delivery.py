@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from ingest.client import AsyncToolLedger, Counts, ToolLedger, pauses
+from ingest.client import AsyncToolLedger, ConfigurationError, Counts, ToolLedger, pauses
 from ingest.client import sender as sending
 from ingest.client import spool as spooling
 from ingest.client.frames import pack
@@ -585,6 +585,20 @@ def test_secrets_leave_neither_by_wire_nor_by_disk_nor_by_log(
     assert everything.count("[redacted]") >= 6
     assert "hunter2" not in everything
     assert "ak_test" not in caplog.text
+
+
+def test_own_names_and_patterns_are_redacted_too(server: Answering, make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By argument or setting; one that cannot be used is told of when the client is made."""
+    monkeypatch.setenv("TOOLLEDGER_REDACT_NAMES", "colour")
+    ledger = make(server, redact_patterns=["staff-[0-9]+"])
+    ledger.record("A_TOOL", duration_ms=1, arguments={"colour": "red", "text": "ask staff-123"}, user_id="staff-9")
+    assert ledger.flush()
+    (event,) = server.accepted
+    assert event["data"]["request"]["payload"] == {"colour": "[redacted]", "text": "ask [redacted]"}
+    # What names a call and places it is no payload.
+    assert event["user_id"] == "staff-9"
+    with pytest.raises(ConfigurationError, match="pattern 1"):
+        make(server, redact_patterns=["("])
 
 
 def test_calls_that_cannot_be_looked_through_go_without_what_may_be_secret(
