@@ -30,6 +30,9 @@ _DEPTH_MAX: Final = 8
 _LOOKED_AT_ONCE: Final = 8
 # Shorter strings hold no token; `password=x` in a text of its own is longer, too.
 _CHARS_MIN: Final = 8
+# No key that shows by its shape is shorter; all else that is a secret is told by one of these.
+_KEY_CHARS_MIN: Final = 15
+_TELLING: Final = re.compile(r"[=: \\]")
 # What is made of a text may show what was hidden by what went; each time it has fewer characters that could go.
 _PASSES_MAX: Final = 4
 
@@ -84,6 +87,12 @@ class Redactor:
         """Tell quickly whether a text or a JSON text could hold a secret; never False where redacting would change it."""
         seen = bytes(raw)
         return may_hold(seen) or (self.own is not None and self.own.may_match(seen))
+
+    def is_worth_a_look(self, inner: str) -> bool:
+        """Tell whether a string of JSON, as it is written there, could hold a secret."""
+        if self.own is None and len(inner) < _KEY_CHARS_MIN and not _TELLING.search(inner):
+            return False
+        return self.may_hold(inner.encode(errors="surrogatepass"))
 
     def suspects(self, raws: Sequence[bytes | msgspec.Raw]) -> list[int]:
         """Return the places of those that may hold a secret; most do not, so they are looked at many at a time."""
@@ -240,7 +249,7 @@ class _Scan:
 
     def _clean(self, found: re.Match[str]) -> None:
         inner = found[1]
-        if len(inner) < _CHARS_MIN or not self.redactor.may_hold(inner.encode(errors="surrogatepass")):
+        if len(inner) < _CHARS_MIN or not self.redactor.is_worth_a_look(inner):
             return
         said = _decoded(inner)
         cleaned = self.redactor._text(said, self.depth)

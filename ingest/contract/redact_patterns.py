@@ -47,7 +47,7 @@ class OwnPatterns:
         if patterns and not self._always:
             self._found = by_automaton("|".join(f"(?:{text})" for text in patterns), utf8=True)
         # A name of few letters is found in longer ones too, which costs a closer look and no more.
-        self._named = by_automaton(name_sign(self.names)) if self.names else None
+        self._named = by_automaton(name_sign(self.names, whole=True)) if self.names else None
 
     def may_match(self, raw: bytes) -> bool:
         """Tell whether something in a text could match; what is written with escapes is always looked at."""

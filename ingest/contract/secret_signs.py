@@ -22,9 +22,10 @@ _OTHER_SIGNS: Final = (
 # The automaton's states are made as texts need them; a budget too small would have them made again and again.
 _AUTOMATON_BYTES_MAX: Final = 32 * 1024 * 1024
 _SPACE: Final = r"(?:\s|\\+[nrt])"
-_ALL: Final = frozenset({*SECRET_NAMES, *SECRET_ENDINGS, *PARAMETER_NAMES})
-# Those that end with another one are found by it.
-_SHORTEST: Final = {name for name in _ALL if not any(name != other and name.endswith(other) for other in _ALL)}
+# An ending is found wherever it stands; a whole name has to begin there, so that `next_page_token` costs no closer look.
+_ENDINGS: Final = frozenset(SECRET_ENDINGS)
+_WHOLE: Final = frozenset(name for name in {*SECRET_NAMES, *PARAMETER_NAMES} if not name.endswith(SECRET_ENDINGS))
+_BEGINNING: Final = r"(?:\A|[^A-Za-z0-9_]|\\[bfnrt])_*"
 # Letters, digits and quotes written as escapes; `<`, `>` and `'`, which some always escape, are none of these.
 _ESCAPES: Final = r"\\u00(?:2[0-689a-fA-F]|3[0-9abdfABDF]|[4-7])"
 
@@ -56,15 +57,20 @@ def by_automaton(expression: str, *, utf8: bool = False) -> Callable[[bytes], bo
     return lambda raw: bool(match(raw))
 
 
-def name_sign(names: Iterable[str]) -> str:
-    """Return the expression for names in any spelling, with what makes of them a member or gives them a value."""
+def name_sign(names: Iterable[str], *, whole: bool) -> str:
+    """Return the expression for names in any spelling, with what makes of them a member or gives them a value.
+
+    Args:
+        whole: nothing of a name stands before them.
+    """
     spelled = "|".join("[-_ ]*".join(name) for name in sorted(names))
-    return rf"(?i:(?:{spelled})[-_ ]*{_SPACE}*[\"'\\=:])"
+    return rf"(?i:{_BEGINNING if whole else ''}(?:{spelled})[-_ ]*{_SPACE}*[\"'\\=:])"
 
 
 _SIGN: Final = "|".join(
     (
-        name_sign(_SHORTEST),
+        name_sign(_ENDINGS, whole=False),
+        name_sign(_WHOLE, whole=True),
         rf"(?i:(?:bearer|basic){_SPACE}+[a-z0-9._~+/-]{{8}})",
         r":\\*/\\*/[^\s/?#@\"'<>]*:[^\s/?#@\"'<>]+@",
         r"PRIVATE KEY-----",

@@ -13,6 +13,7 @@ from ingest.contract.request_limits import IDEMPOTENCY_KEY_CHARS_MAX
 from ingest.formats import FormatError, shape_of, split
 from ingest.http.answers import Answer, Receive, Refused, Scope
 from ingest.http.intake import Intake, refused
+from ingest.http.turns import LOOP_BYTES_MAX
 
 _encode = msgspec.json.Encoder().encode
 
@@ -53,7 +54,9 @@ class EventsRoute:
                         raise Refused(400, f"the header idempotency-key is longer than {IDEMPOTENCY_KEY_CHARS_MAX} characters")
                     make_ids = retry_ids(key.project_id, idempotency_key)
                 body = await self._intake.read(receive, headers, share)
-                await self._intake.turn(key, len(body))
+                if len(body) > LOOP_BYTES_MAX:
+                    # Taking it apart takes a turn of its own.
+                    await self._intake.turn(key, len(body))
                 items = split(body, shape, items_max=self._intake.settings.ingest_events_max)
             except FormatError as error:
                 raise refused(error) from None

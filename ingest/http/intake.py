@@ -136,8 +136,11 @@ class Intake:
                 pack_bytes=self.settings.ingest_pack_bytes,
             )
             size = sum(len(record.value) for record in records)
-            async with self._kafka_turns.turn(key.id, size, deadline=deadline):
+            held = await self._kafka_turns.enter(key.id, size, deadline=deadline)
+            try:
                 await self._publisher.publish(records, [(HEADER_PROJECT, key.project_id.encode())], deadline=deadline)
+            finally:
+                self._kafka_turns.leave(key.id, held)
         except (BrokerUnavailable, TimeoutError) as error:
             _unavailable.inc(count)
             raise Refused(

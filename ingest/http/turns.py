@@ -5,8 +5,6 @@ at anybody else's connection, and fills what waits for Kafka in front of everybo
 """
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from typing import Final
 
 from ingest.fairness import Rotation, Shares
@@ -24,24 +22,25 @@ class LoopTurns:
         self._bytes_max = bytes_max
         self._spent = 0
         self._waiting: Rotation[_Ticket] = Rotation()
-        self._scheduled = False
 
     async def turn(self, key: str, size: int) -> None:
         """Return when a key may work on that many bytes, at once, without awaiting anything in between."""
-        loop = asyncio.get_running_loop()
-        if not self._scheduled:
-            self._scheduled = True
-            loop.call_soon(self._next)
-        if not self._waiting and self._spent < self._bytes_max:
+        if self._spent < self._bytes_max and not self._waiting:
             self._spent += size
+            # Below the bound nothing is scheduled: single events must not have the loop turn once more for each.
+            if self._spent >= self._bytes_max:
+                self._schedule()
             return
-        ticket = (loop.create_future(), size)
+        ticket = (asyncio.get_running_loop().create_future(), size)
         self._waiting.put(key, ticket)
         try:
             await ticket[0]
         except asyncio.CancelledError:
             self._waiting.drop(key, ticket)
             raise
+
+    def _schedule(self) -> None:
+        asyncio.get_running_loop().call_soon(self._next)
 
     def _next(self) -> None:
         """Another turn of the loop has begun; those let in now run in it, and connections are looked at before the next."""
@@ -52,9 +51,8 @@ class LoopTurns:
             if not future.done():
                 self._spent += size
                 future.set_result(None)
-        self._scheduled = self._spent > 0
-        if self._scheduled:
-            asyncio.get_running_loop().call_soon(self._next)
+        if self._spent >= self._bytes_max:
+            self._schedule()
 
 
 class KafkaTurns:
@@ -70,9 +68,8 @@ class KafkaTurns:
         self._of_key_max = bytes_max // 2
         self._waiting: Rotation[_Ticket] = Rotation()
 
-    @asynccontextmanager
-    async def turn(self, key: str, size: int, *, deadline: float) -> AsyncIterator[None]:
-        """Hold that many bytes for a key while the block runs.
+    async def enter(self, key: str, size: int, *, deadline: float) -> int:
+        """Return, when there is room, what the key holds from now on; it is given back by `leave`.
 
         Args:
             deadline: on the loop's clock.
@@ -81,15 +78,23 @@ class KafkaTurns:
             TimeoutError: no turn came by then.
         """
         # What is larger than a key may ever hold goes when the key has nothing else on the way.
-        ticket = (asyncio.get_running_loop().create_future(), min(size, self._of_key_max))
+        size = min(size, self._of_key_max)
+        shares = self._shares
+        if not self._waiting and shares.bytes_held + size <= shares.bytes_max and shares.of(key) + size <= self._of_key_max:
+            shares.take(key, size)
+            return size
+        ticket = (asyncio.get_running_loop().create_future(), size)
         self._waiting.put(key, ticket)
         self._let_in()
         if not ticket[0].done():
             await self._wait(key, ticket, deadline)
-        try:
-            yield
-        finally:
-            self._leave(key, ticket)
+        return size
+
+    def leave(self, key: str, held: int) -> None:
+        """Give back what `enter` returned."""
+        self._shares.give_back(key, held)
+        if self._waiting:
+            self._let_in()
 
     async def _wait(self, key: str, ticket: _Ticket, deadline: float) -> None:
         try:
@@ -98,16 +103,12 @@ class KafkaTurns:
         except BaseException:
             if ticket[0].done() and not ticket[0].cancelled():
                 # It was let in at the very moment it gave up.
-                self._leave(key, ticket)
+                self.leave(key, ticket[1])
             else:
                 self._waiting.drop(key, ticket)
                 # It may have been the one all others waited behind.
                 self._let_in()
             raise
-
-    def _leave(self, key: str, ticket: _Ticket) -> None:
-        self._shares.give_back(key, ticket[1])
-        self._let_in()
 
     def _let_in(self) -> None:
         """Let in whoever there is room for; the first that waits for others only is not overtaken, or it might never go."""

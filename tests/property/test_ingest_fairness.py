@@ -64,12 +64,13 @@ def test_everything_gets_its_turn_at_kafka_and_never_more_than_fits(wanted: list
         going: Counter[str] = Counter()
 
         async def one(key: str, size: int) -> None:
-            async with turns.turn(key, size, deadline=loop.time() + 60):
-                going[key] += min(size, 500)
-                assert going[key] <= 500
-                assert going.total() <= 1000
-                await asyncio.sleep(0)
-                going[key] -= min(size, 500)
+            held = await turns.enter(key, size, deadline=loop.time() + 60)
+            going[key] += held
+            assert going[key] <= 500
+            assert going.total() <= 1000
+            await asyncio.sleep(0)
+            going[key] -= held
+            turns.leave(key, held)
 
         await asyncio.gather(*(one(key, size) for key, size in wanted))
         assert turns._shares.bytes_held == 0
@@ -82,16 +83,19 @@ async def test_whoever_gives_up_waiting_holds_nothing_and_stops_nobody() -> None
     """By its deadline, or because its client went away."""
     turns = KafkaTurns(1000)
     loop = asyncio.get_running_loop()
-    async with turns.turn("a", 500, deadline=loop.time() + 60), turns.turn("b", 400, deadline=loop.time() + 60):
-        with pytest.raises(TimeoutError):
-            async with turns.turn("c", 500, deadline=loop.time()):
-                raise AssertionError("there was no room")
-        waiting = asyncio.create_task(turns.turn("c", 500, deadline=loop.time() + 60).__aenter__())
-        await asyncio.sleep(0)
-        waiting.cancel()
-        # `c` wanted more than was free, and whoever came behind it had to wait; now there is nobody in front.
-        async with turns.turn("d", 100, deadline=loop.time() + 60):
-            assert turns._shares.bytes_held == 1000
+    held = {key: await turns.enter(key, size, deadline=loop.time() + 60) for key, size in (("a", 500), ("b", 400))}
+    with pytest.raises(TimeoutError):
+        await turns.enter("c", 500, deadline=loop.time())
+    waiting = asyncio.create_task(turns.enter("c", 500, deadline=loop.time() + 60))
+    await asyncio.sleep(0)
+    # `c` wants more than is free, and whoever comes behind it has to wait, until there is nobody in front.
+    behind = asyncio.create_task(turns.enter("d", 100, deadline=loop.time() + 60))
+    await asyncio.sleep(0)
+    waiting.cancel()
+    held["d"] = await behind
+    assert turns._shares.bytes_held == 1000
+    for key, size in held.items():
+        turns.leave(key, size)
     assert turns._shares.bytes_held == 0
 
 
@@ -113,12 +117,14 @@ async def test_the_loop_looks_at_other_keys_between_the_pieces_of_one() -> None:
     assert Counter(done) == {"a": 20, "b": 1}
 
 
-async def test_small_work_never_waits_and_an_idle_loop_is_left_alone() -> None:
-    """A hundred small requests in one turn of the loop go at once; afterwards nothing is scheduled any more."""
+async def test_small_work_goes_at_once_and_a_spent_turn_is_over_with_the_next() -> None:
+    """Nothing is scheduled below the bound; at the bound the next turn of the loop begins anew."""
     turns = LoopTurns(1000)
-    for _ in range(10):
+    for _ in range(100):
         await turns.turn("a", 10)
+    assert turns._spent == 1000
+    await asyncio.sleep(0)
+    assert turns._spent == 0
+    await asyncio.wait_for(turns.turn("a", 5000), 10)
+    await asyncio.wait_for(turns.turn("a", 5000), 10)
     assert not turns._waiting
-    for _ in range(4):
-        await asyncio.sleep(0)
-    assert not turns._scheduled
