@@ -5,6 +5,7 @@ for each sign, ten times as slow.
 """
 
 import importlib
+import os
 from collections.abc import Callable, Iterable
 from typing import Final
 
@@ -45,16 +46,38 @@ def by_automaton(expression: str, *, utf8: bool = False) -> Callable[[bytes], bo
     Raises:
         ImportError: RE2 is not there.
     """
-    re2 = importlib.import_module("re2")
-    options = re2.Options()
-    options.max_mem = _AUTOMATON_BYTES_MAX
-    if not utf8:
-        options.encoding = re2.Options.Encoding.LATIN1
-    found = re2.Set.SearchSet(options)
-    found.Add(expression)
-    found.Compile()
-    match = found.Match
-    return lambda raw: bool(match(raw))
+    return _Automaton(expression, utf8=utf8)
+
+
+class _Automaton:
+    """An expression compiled for this process.
+
+    States are made under a lock of the automaton's. Where a process forks while another thread is matching, that lock stays
+    locked in the child for ever, so the child makes an automaton of its own.
+    """
+
+    def __init__(self, expression: str, *, utf8: bool) -> None:
+        self._expression, self._utf8 = expression, utf8
+        self._compile()
+
+    def __call__(self, raw: bytes) -> bool:
+        if self._process != os.getpid():
+            # Kept: to take it apart might need the lock.
+            self._parents = self._match
+            self._compile()
+        return bool(self._match(raw))
+
+    def _compile(self) -> None:
+        re2 = importlib.import_module("re2")
+        options = re2.Options()
+        options.max_mem = _AUTOMATON_BYTES_MAX
+        if not self._utf8:
+            options.encoding = re2.Options.Encoding.LATIN1
+        found = re2.Set.SearchSet(options)
+        found.Add(self._expression)
+        found.Compile()
+        self._match = found.Match
+        self._process = os.getpid()
 
 
 def name_sign(names: Iterable[str], *, whole: bool) -> str:
