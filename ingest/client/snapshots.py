@@ -46,7 +46,8 @@ def snapshot(value: Any, bytes_max: int) -> bytes:
         if len(raw) <= bytes_max:
             return raw
         # Escapes made it longer than counted: control characters take six bytes.
-        return _plain_encode(_Plain(bytes_max // 6).of(value, 0))
+        raw = _plain_encode(_Plain(bytes_max // 6).of(value, 0))
+        return raw if len(raw) <= bytes_max else b'"<left out>"'
     except Exception:
         return _plain_encode(f"<{type(value).__name__} that cannot be shown>")
 
@@ -97,8 +98,21 @@ def _key(key: Any) -> str:
     return text(key, _REPR_CHARS_MAX)
 
 
+def _is_small(value: dict[Any, Any], bytes_max: int) -> bool:
+    """Tell whether an object is as arguments mostly are: a few texts and numbers."""
+    if len(value) > _LOOKED_AT_MAX:
+        return False
+    for child in value.values():
+        kind = type(child)
+        if kind in _CONTAINERS or (kind in _TEXTS and len(child) > bytes_max):
+            return False
+    return True
+
+
 def _is_giant(value: Any, bytes_max: int) -> bool:
     """Tell, from a look at the first few nodes, whether encoding a value would hold the caller up."""
+    if type(value) is dict and _is_small(value, bytes_max):
+        return False
     waiting = [value]
     for looked_at, node in enumerate(waiting):
         if looked_at >= _LOOKED_AT_MAX:
@@ -122,7 +136,7 @@ def _is_giant(value: Any, bytes_max: int) -> bool:
 
 def _is_deep(raw: bytes) -> bool:
     """Tell whether JSON is nested too deep; brackets within texts may make a value seem so, which only costs the slow way."""
-    if raw.count(b"{") + raw.count(b"[") <= _BRACKETS_FEW:
+    if len(raw) <= _BRACKETS_FEW or raw.count(b"{") + raw.count(b"[") <= _BRACKETS_FEW:
         return False
     brackets = raw.translate(None, _NO_BRACKETS)
     for _ in range(_DEPTH_MAX):
@@ -184,7 +198,7 @@ class _Plain:
         try:
             # Times, numbers of other kinds, enums: as the encoder writes them.
             raw = _plain_encode(value)
-            if len(raw) <= _REPR_CHARS_MAX:
+            if len(raw) <= min(_REPR_CHARS_MAX, self._left):
                 self._left -= len(raw)
                 return msgspec.Raw(raw)
         except Exception:  # noqa: S110 - not of a kind that the encoder knows

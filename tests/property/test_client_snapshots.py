@@ -15,7 +15,7 @@ from unittest.mock import MagicMock
 import msgspec
 import numpy
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from pydantic import BaseModel
 
@@ -67,6 +67,7 @@ def test_what_is_json_already_is_kept_as_it_is(value: Any) -> None:
 
 
 @given(odd, st.integers(min_value=200, max_value=5_000))
+@example(decimal.Decimal("1" * 199), 200)
 def test_anything_becomes_json_within_its_limit(value: Any, bytes_max: int) -> None:
     """UTF-8, never longer than asked for, and an event that ingest takes."""
     raw = snapshot(value, bytes_max)
