@@ -3,6 +3,7 @@
 import contextlib
 import http.client
 import json
+import socket
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
@@ -54,6 +55,7 @@ class Api:
         self._headers = {"x-api-key": key, "user-agent": "toolledger-cli"}
         kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
         self._connection = kind(parts.hostname, parts.port, timeout=timeout_s)
+        self._aborted = False
 
     def send(self, method: str, path: str, body: bytes | None = None, headers: Mapping[str, str] | None = None) -> Answer:
         """Send one request and return the answer, whatever its status.
@@ -71,6 +73,13 @@ class Api:
                 "or name its address in TOOLLEDGER_URL"
             ) from None
         return Answer(status=answer.status, headers=dict(answer.headers.items()), body=content)
+
+    def abort(self) -> None:
+        """End whatever another thread waits for here: it gets no answer."""
+        self._aborted = True
+        if (waiting := self._connection.sock) is not None:
+            with contextlib.suppress(OSError):
+                waiting.shutdown(socket.SHUT_RDWR)
 
     def get(self, path: str, parameters: Mapping[str, object] | None = None) -> Any:
         """Ask with GET and return the JSON of a 200.
@@ -114,7 +123,7 @@ class Api:
         except (http.client.RemoteDisconnected, BrokenPipeError, ConnectionResetError):
             # A kept connection may have been closed meanwhile; a new one that is closed at once is a fault.
             self._connection.close()
-            if not kept:
+            if not kept or self._aborted:
                 raise
             self._connection.request(method, self._prefix + path, body, every)
             return self._connection.getresponse()

@@ -14,7 +14,7 @@ _COMMANDS: Final = (
     ("TOOLLEDGER_DATA", ".toolledger", "data folder of the embedded stack"),
     ("TOOLLEDGER_URL", "http://127.0.0.1:8600", "address of the HTTP API, for commands and clients"),
     ("TOOLLEDGER_API_KEY", "", "key for the HTTP API, for commands and clients"),
-    ("TOOLLEDGER_CACHE", "~/.cache/toolledger", "folder of the embedded Kafka's downloads"),
+    ("TOOLLEDGER_CACHE", "~/.cache/toolledger", "folder of the embedded Kafka's downloads, and of how far files were sent"),
     ("TOOLLEDGER_MAVEN", "", "mirror of Maven Central for the embedded Kafka; unset: Maven Central itself"),
     ("TOOLLEDGER_KAFKA_ARCHIVE", "yes", "`no`: do not make the class archive that halves Kafka's start"),
 )
