@@ -116,7 +116,9 @@ def curled(path: Path, url: str, key: str, folder: Path, ingest: psutil.Process,
             break
     (folder / "config").write_text("\n".join(config).removeprefix("next\n"))
     before, began = ingest.cpu_times(), time.perf_counter()
-    process = subprocess.Popen(["curl", "-sSZ", "--parallel-max", str(IN_FLIGHT), "-K", str(folder / "config")])
+    process = subprocess.Popen(
+        ["curl", "-sSZ", "--no-progress-meter", "--parallel-max", str(IN_FLIGHT), "-K", str(folder / "config")]
+    )
     with watched(process.pid) as used:
         assert process.wait() == 0
         seconds, rss = used()
