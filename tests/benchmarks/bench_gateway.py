@@ -49,8 +49,7 @@ def serve(port: int, log_id: bool) -> None:
     raw = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n%b" % (len(body), body)
 
     class Server(asyncio.Protocol):
-        def connection_made(self, transport: asyncio.BaseTransport) -> None:
-            assert isinstance(transport, asyncio.Transport)
+        def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
             self.transport = transport
             self.data = b""
 
@@ -118,7 +117,7 @@ async def gateway(kafka: str, upstream_port: int, folder: Path) -> AsyncIterator
 
 
 async def run(kafka: str, calls: int, rounds: int) -> None:
-    apply(kafka, topics())
+    await asyncio.to_thread(apply, kafka, topics())
     port = free_port()
     for log_id in (True, False):
         server = multiprocessing.Process(target=serve, args=(port, log_id), daemon=True)
@@ -153,8 +152,8 @@ async def compare(
     for way in ways:
         found = statistics.quantiles(took[way.name], n=100)
         sys.stdout.write(
-            f"{callers:2d} at once, answer {of:16s} {way.name:15s} p50 {found[49]:6.3f} ms (+{found[49] - direct[49]:.3f})"
-            f"  p99 {found[98]:6.3f} ms (+{found[98] - direct[98]:.3f})"
+            f"{callers:2d} at once, answer {of:16s} {way.name:15s} p50 {found[49]:6.3f} ms ({found[49] - direct[49]:+.3f})"
+            f"  p99 {found[98]:6.3f} ms ({found[98] - direct[98]:+.3f})"
             f"  ingest {cpu[way.name] / len(took[way.name]) * 1e6:5.0f} us CPU a call\n"
         )
     sys.stdout.flush()
