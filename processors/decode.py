@@ -1,7 +1,7 @@
 """From the records of a batch to events, in order, and to dead letters. Pure: no I/O, no clock.
 
-A record's value is one JSON object, an array of them, or NDJSON. What cannot become an event becomes a dead letter with its own
-bytes; its neighbours go on.
+A record's value is one JSON object, an array of them, or NDJSON; or the record is a CloudEvent with one event. What cannot
+become an event becomes a dead letter with its own bytes; its neighbours go on.
 """
 
 import re
@@ -11,6 +11,7 @@ from typing import Final
 
 import msgspec
 
+from ingest.contract import cloudevents
 from ingest.contract.access import is_project
 from ingest.contract.errors import InvalidEvent
 from ingest.contract.event import (
@@ -150,6 +151,7 @@ class _Scribe:
         self._first_accepted_ms: int | None = None
         self._forwarded = False
         self._replay_of = ""
+        self._enveloped = False
         for name, value in record.headers:
             if value is None:
                 continue  # Kafka's headers may have none, which says nothing
@@ -163,6 +165,8 @@ class _Scribe:
                 self._forwarded = int(value) >= partitions
             elif name == HEADER_REPLAY_OF and parse_letter_id(said := value.decode(errors="replace")) is not None:
                 self._replay_of = said
+            elif cloudevents.is_kafka_header(name, value):
+                self._enveloped = True
         self._accepted_ms = record.timestamp_ms if self._first_accepted_ms is None else self._first_accepted_ms
 
     def record(self) -> None:
@@ -176,6 +180,9 @@ class _Scribe:
         value = self._record.value
         if value is None or not value.strip(WHITESPACE):
             self._dead(0, value or b"", "record_empty", "the record has no value")
+            return
+        if self._enveloped:
+            self._cloudevent(value)
             return
         if not value.isascii():
             try:
@@ -208,7 +215,7 @@ class _Scribe:
     def singles(self, records: Sequence[Record]) -> bool:
         """Take in records of one object each, all at once; False, and nothing taken in, if any of them is unusual."""
         values = [record.value or b"" for record in records]
-        if not is_project(self._project) or self._first_accepted_ms is not None or self._replay_of:
+        if not is_project(self._project) or self._first_accepted_ms is not None or self._replay_of or self._enveloped:
             return False
         try:
             for value in values:
@@ -262,6 +269,17 @@ class _Scribe:
         out.sources += sources
         out.stays += [self._forwarded or not given for given in ids]
         return True
+
+    def _cloudevent(self, value: bytes) -> None:
+        """Take one event out of its envelope; what is none is kept with what the envelope adds, so that it can be mended."""
+        raw = value
+        try:
+            raw = cloudevents.of_record(self._record.headers, value)
+            event = decode_piece(raw)
+        except InvalidEvent as error:
+            self._dead(0, raw, error.reason, error.message)
+        else:
+            self._event(0, event, (raw, -1))
 
     def _pieces(self, value: bytes) -> None:
         """The slow way: piece by piece, so that one bad piece costs nothing but itself."""

@@ -43,6 +43,7 @@ Reason = Literal[
     "project_mismatch",
     "record_empty",
     "too_many_pieces",
+    "invalid_cloudevent",
 ]
 
 Identifier = Annotated[str, Meta(max_length=IDENTIFIER_CHARS_MAX)]

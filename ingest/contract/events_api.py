@@ -6,6 +6,7 @@ from typing import Any, Final, get_args
 import msgspec
 
 from ingest.contract import request_limits as limits
+from ingest.contract.cloudevents import BATCH_TYPE, STRUCTURED_TYPE
 from ingest.contract.event import EVENT_BYTES_MAX, PROJECT_PATTERN, Event, Reason
 from ingest.contract.openapi import Example, Json, Operation, Part, answer, nullable, parameter, record, ref, text, whole
 
@@ -108,8 +109,46 @@ _SEND_LINES: Final = Example(
         ],
     },
 )
+_CLOUD_EVENT: Final = {
+    "specversion": "1.0",
+    "type": "com.example.tool.executed",
+    "source": "/agents/mia",
+    "id": "4711",
+    "time": "2026-04-14T10:30:00Z",
+    "data": {"tool_slug": "SLACK_SEND_MESSAGE", "status": "success", "duration_ms": 88.5, "user_id": "user_456"},
+}
+_CLOUD_EVENT_ANSWER: Final = {"accepted": 1, "ids": ["ce_ac468fb70bf1bc333cb2825b812483d3"], "rejected": []}
+_SEND_CLOUD_EVENT: Final = Example(
+    title="A CloudEvent, structured",
+    body=_CLOUD_EVENT,
+    media=STRUCTURED_TYPE,
+    status=202,
+    answer=_CLOUD_EVENT_ANSWER,
+)
+_SEND_BINARY: Final = Example(
+    title="The same CloudEvent, binary: one event, so the same id",
+    body=_CLOUD_EVENT["data"],
+    headers={f"ce-{name}": str(value) for name, value in _CLOUD_EVENT.items() if name != "data"},
+    status=202,
+    answer=_CLOUD_EVENT_ANSWER,
+)
 _SCHEMAS: Final = {
     "Event": _event(),
+    "CloudEvent": record(
+        {
+            "specversion": {"type": "string", "const": "1.0"},
+            "id": text("Names the event at its source.", minLength=1),
+            "source": text("Who calls it so: a URI reference.", minLength=1),
+            "type": text("Yours to choose.", minLength=1),
+            "time": nullable(text("The event's `timestamp` where its data has none.")),
+            "subject": nullable(text("Kept with the log.")),
+            "datacontenttype": nullable(text("Of the data; JSON, or it is no tool execution.")),
+            "data": ref("Event"),
+            "data_base64": text("The data in base64, with `datacontenttype`; instead of `data`."),
+        },
+        optional=("time", "subject", "datacontenttype", "data", "data_base64"),
+        description="A CloudEvent 1.0 whose data is an event. Extension attributes are kept with the log.",
+    ),
     "RejectedEvent": record(
         {
             "index": whole("Of the item in the request, from 0.", minimum=0),
@@ -131,7 +170,7 @@ _SCHEMAS: Final = {
 _REJECTED: Final = {"type": "array", "items": ref("RejectedEvent")}
 _ACCEPTED: Final = record(
     {
-        "accepted": whole("How many.", minimum=1),
+        "accepted": whole("How many; 0 of a batch of none alone.", minimum=0),
         "ids": {"type": "array", "items": text("An id."), "description": "Of the accepted events, in the order sent."},
         "rejected": {**_REJECTED, "description": "Of the others, why."},
     }
@@ -144,13 +183,28 @@ _NOTHING: Final = record(
     optional=("rejected",),
 )
 
+_SENDING: Final = f"""\
+Takes one event, an array, or NDJSON, or CloudEvents with one event each. Each is judged alone: 202 if any was accepted, with
+the ids of the accepted and the reasons of the others.
+
+Events count once per id. For events without an id send `Idempotency-Key`: the same request sent again then makes the same ids.
+The answer cannot know that an id was there before; receipts count it.
+
+CloudEvents 1.0 come structured, as a batch, or binary (`ce-` headers), of any `type`; the data is the event. An event is one by
+`source` and `id` together: they make its id, `ce_` and the first 32 hexadecimal digits of
+`printf '%s\\n%s' "$SOURCE" "$ID" | sha256sum`. The log has both in `metadata.cloudevent`, with all other attributes, and the
+data's own id as `data_id`. `traceparent` gives the log's `trace_id` where the data has no `context`.
+
+Unless set otherwise one request holds at most {limits.EVENTS_MAX:,} events, {limits.BODY_BYTES_MAX // limits.MIB} MiB as sent
+and {limits.DECODED_BYTES_MAX // limits.MIB} MiB decompressed; beyond it: 413 with the limit."""
+
 EVENTS: Final = Part(
     tag="Events",
     tag_description="Entering tool calls. What is accepted is in Kafka, on all in-sync replicas, before the answer; logs and"
     " usage have it within a second. Programs that write to Kafka themselves use the topic `tool-executions` (one event, an"
-    " array or NDJSON as the value, the header `project_id`, the key `project_id/id` if they can); an event from there"
-    " without id or timestamp gets them from its place in the log, the same after any replay. A project is named"
-    f" `{PROJECT_PATTERN}`.",
+    " array or NDJSON as the value, or a CloudEvent, structured or binary; the header `project_id`, the key `project_id/id` if"
+    " they can); an event from there without id or timestamp gets them from its place in the log, the same after any replay."
+    f" A project is named `{PROJECT_PATTERN}`.",
     operations=(
         Operation(
             method="POST",
@@ -158,12 +212,7 @@ EVENTS: Final = Part(
             name="sendEvents",
             tag="Events",
             summary="Send events",
-            description="Takes one event, an array, or NDJSON. Each is judged alone: 202 if any was accepted, with the ids"
-            " of the accepted and the reasons of the others.\n\nEvents count once per id. For events without an id send"
-            " `Idempotency-Key`: the same request sent again then makes the same ids. The answer cannot know that an id was"
-            f" there before; receipts count it.\n\nUnless set otherwise one request holds at most {limits.EVENTS_MAX:,}"
-            f" events, {limits.BODY_BYTES_MAX // limits.MIB} MiB as sent and {limits.DECODED_BYTES_MAX // limits.MIB} MiB"
-            " decompressed; beyond it: 413 with the limit.",
+            description=_SENDING,
             parameters=(
                 parameter(
                     "Idempotency-Key",
@@ -182,6 +231,8 @@ EVENTS: Final = Part(
             body={
                 "application/json": {"anyOf": [ref("Event"), {"type": "array", "items": ref("Event"), "minItems": 1}]},
                 "application/x-ndjson": {"type": "string", "description": "An event a line; blank lines are passed over."},
+                STRUCTURED_TYPE: ref("CloudEvent"),
+                BATCH_TYPE: {"type": "array", "items": ref("CloudEvent")},
             },
             body_required=True,
             answers={
@@ -189,7 +240,7 @@ EVENTS: Final = Part(
                 400: answer("None was accepted, or the body cannot be taken apart.", _NOTHING),
             },
             errors=(401, 403, 408, 413, 415, 429, 500, 503),
-            examples=(_SEND, _SEND_LINES),
+            examples=(_SEND, _SEND_LINES, _SEND_CLOUD_EVENT, _SEND_BINARY),
         ),
     ),
     schemas=_SCHEMAS,

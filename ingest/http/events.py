@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 import msgspec
 
 from ingest.admission import Admission, MakeIds, random_ids, retry_ids
+from ingest.cloudevents import mode_of, take_apart
 from ingest.contract.access import Key
 from ingest.contract.control import ControlFollower
 from ingest.contract.http_errors import PROJECT_KEY_HEADER, credentials, mask_key
@@ -47,28 +48,37 @@ class EventsRoute:
         key = authenticate(self._control, scope)
         with self._intake.share(key) as share:
             try:
-                shape = shape_of(headers.get(b"content-type", b"").decode("latin-1"))
-                make_ids: MakeIds = random_ids
-                if idempotency_key := headers.get(b"idempotency-key", b"").decode("latin-1"):
-                    if len(idempotency_key) > IDEMPOTENCY_KEY_CHARS_MAX:
-                        raise Refused(400, f"the header idempotency-key is longer than {IDEMPOTENCY_KEY_CHARS_MAX} characters")
-                    make_ids = retry_ids(key.project_id, idempotency_key)
+                mode = mode_of(headers)
+                shape = None if mode else shape_of(headers.get(b"content-type", b"").decode("latin-1"))
+                make_ids = _make_ids(headers, key)
                 body = await self._intake.read(receive, headers, share)
                 if len(body) > LOOP_BYTES_MAX:
                     # Taking it apart takes a turn of its own.
                     await self._intake.turn(key, len(body))
-                items = split(body, shape, items_max=self._intake.settings.ingest_events_max)
+                items_max = self._intake.settings.ingest_events_max
+                enveloped = take_apart(body, mode, headers, items_max=items_max) if mode else None
+                items = enveloped.items if enveloped else split(body, shape or "json", items_max=items_max)
             except FormatError as error:
                 raise refused(error) from None
             del body
             admission = await self._intake.admit(items, key=key, accepted_ms=self._now_ms(), make_ids=make_ids)
+            if enveloped:
+                admission = enveloped.complete(admission)
             await self._intake.publish(key, admission)
-        if not admission.ids:
+        # A batch of CloudEvents may hold none.
+        if admission.rejected and not admission.ids:
             raise nothing_accepted(admission)
         return Answer(
             status=202,
             body=_encode({"accepted": len(admission.ids), "ids": admission.ids, "rejected": admission.rejected}),
         )
+
+
+def _make_ids(headers: Mapping[bytes, bytes], key: Key) -> MakeIds:
+    idempotency_key = headers.get(b"idempotency-key", b"").decode("latin-1")
+    if len(idempotency_key) > IDEMPOTENCY_KEY_CHARS_MAX:
+        raise Refused(400, f"the header idempotency-key is longer than {IDEMPOTENCY_KEY_CHARS_MAX} characters")
+    return retry_ids(key.project_id, idempotency_key) if idempotency_key else random_ids
 
 
 def authenticate(control: ControlFollower, scope: Scope) -> Key:
