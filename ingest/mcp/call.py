@@ -44,6 +44,8 @@ class Call:
     rounds: int = 1
     server: str = ""
     server_version: str = ""
+    # The exchange that began it, over HTTP.
+    stream: int = 0
     ended: Moment | None = None
     response: bytes | None = None
     fault: Fault | None = None

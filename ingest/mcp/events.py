@@ -96,7 +96,7 @@ def _metadata(call: Call, setup: Setup) -> dict[str, Any]:
             "mcp.progress.count": call.progress_count or None,
             "mcp.cancelled": call.cancelled or None,
             "mcp.rounds": call.rounds if call.rounds > 1 else None,
-            "mcp.result.type": call.result_type[:IDENTIFIER_CHARS_MAX] or None,
+            "mcp.result.type": _identifier(call.result_type) if call.result_type != "complete" else None,
             "mcp.task.id": call.task_id[:IDENTIFIER_CHARS_MAX] or None,
         }
     )

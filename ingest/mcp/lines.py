@@ -20,14 +20,12 @@ class TooLong(NamedTuple):
 Line = bytes | TooLong
 
 
-class Lines:
-    """Puts the lines of one direction together."""
+class Gathering:
+    """Puts the pieces of one line, or of one body, together."""
 
     def __init__(self, *, bytes_max: int = LINE_BYTES_MAX) -> None:
         self._bytes_max = bytes_max
         self._begin()
-        # After a loss the rest of the line says nothing.
-        self._skipping = False
 
     def _begin(self) -> None:
         self._parts: list[bytes] = []
@@ -35,30 +33,9 @@ class Lines:
         self._head = b""
         self._tail = b""
 
-    def feed(self, data: bytes) -> list[Line]:
-        """Take the next piece; return the lines that end in it, without their ends."""
-        first, *rest = data.split(b"\n")
-        self._add(first)
-        if not rest:
-            return []
-        found = [self._end()]
-        for part in rest[:-1]:
-            self._add(part)
-            found.append(self._end())
-        self._add(rest[-1])
-        return [line for line in found if line is not None]
-
-    def lost(self) -> None:
-        """Forget the line that is being read: bytes of it are missing."""
-        self._begin()
-        self._skipping = True
-
-    def rest(self) -> Line | None:
-        """Return what stands behind the last line end, once nothing more will come."""
-        return self._end()
-
-    def _add(self, part: bytes) -> None:
-        if self._skipping or not part:
+    def add(self, part: bytes) -> None:
+        """Take the next piece."""
+        if not part:
             return
         self._size += len(part)
         if self._size <= self._bytes_max:
@@ -72,12 +49,49 @@ class Lines:
             self._head += part[: HEAD_BYTES - len(self._head)]
         self._tail = (self._tail + part[-TAIL_BYTES:])[-TAIL_BYTES:]
 
-    def _end(self) -> Line | None:
-        line: Line | None = b"".join(self._parts)
+    def take(self) -> Line | None:
+        """Return the whole, none where there is nothing, and begin anew."""
+        line: Line | None = None
         if self._size > self._bytes_max:
             line = TooLong(self._head, self._tail, self._size)
-        if self._skipping or not self._size:
-            line = None
-        self._skipping = False
+        elif self._size:
+            line = b"".join(self._parts)
         self._begin()
         return line
+
+
+class Lines:
+    """Puts the lines of one direction together."""
+
+    def __init__(self, *, bytes_max: int = LINE_BYTES_MAX) -> None:
+        self._line = Gathering(bytes_max=bytes_max)
+        # After a loss the rest of the line says nothing.
+        self._skipping = False
+
+    def feed(self, data: bytes) -> list[Line]:
+        """Take the next piece; return the lines that end in it, without their ends and without empty ones."""
+        return [line for line in self.feed_all(data) if line is not None]
+
+    def feed_all(self, data: bytes) -> list[Line | None]:
+        """Take the next piece; return the lines that end in it, None for each empty one."""
+        first, *rest = data.split(b"\n")
+        self._add(first)
+        found: list[Line | None] = []
+        for part in rest:
+            found.append(self.rest())
+            self._add(part)
+        return found
+
+    def lost(self) -> None:
+        """Forget the line that is being read: bytes of it are missing."""
+        self._line.take()
+        self._skipping = True
+
+    def rest(self) -> Line | None:
+        """Return what stands behind the last line end, once nothing more will come."""
+        self._skipping = False
+        return self._line.take()
+
+    def _add(self, part: bytes) -> None:
+        if not self._skipping:
+            self._line.add(part)

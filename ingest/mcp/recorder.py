@@ -14,6 +14,7 @@ import msgspec
 from ingest.mcp.call import Call
 from ingest.mcp.endings import KILLED, Ending
 from ingest.mcp.events import event_of
+from ingest.mcp.exchanges import Exchanges
 from ingest.mcp.frames import Frame, Kind, now, read
 from ingest.mcp.setup import Setup
 from ingest.mcp.sink import HttpSink, Sink
@@ -34,7 +35,7 @@ def main() -> int:
         return 0
     setup = msgspec.json.decode(first.payload, type=Setup)
     sink: Sink = HttpSink(setup.url, setup.api_key)
-    traffic: Traffic = Pipes()
+    traffic: Traffic = Exchanges() if setup.transport == "http" else Pipes()
     for call in calls(frames, traffic):
         sink.record(event_of(call, setup, id_=f"log_{secrets.token_urlsafe(_ID_BYTES)}"))
     unsent = sink.close(_CLOSE_S)

@@ -4,6 +4,7 @@ A scope is what an id is unique in: over stdio the whole, over HTTP a session, o
 """
 
 from collections import OrderedDict
+from collections.abc import Callable
 from typing import Final
 
 import msgspec
@@ -48,13 +49,13 @@ class Tracker:
     def open_calls(self) -> int:
         return len(self._open)
 
-    def from_client(self, line: Line, scope: str, at: Moment) -> list[Call]:
+    def from_client(self, line: Line, scope: str, at: Moment, *, stream: int = 0) -> list[Call]:
         """Take what the client said; return what has ended by it."""
         ended: list[Call] = []
         for message in messages(line):
             method = text(message.get("method"))
             if method == "tools/call":
-                ended += self._begin(message, scope, at)
+                ended += self._begin(message, scope, at, stream)
             elif method == "notifications/cancelled":
                 params = members(message.get("params"))
                 if (id_ := identity(params.get("requestId"))) is not None:
@@ -85,34 +86,32 @@ class Tracker:
                 ended += self._ask(call) if call.result_type == "input_required" else [call]
         return ended
 
-    def end(self, ending: Ending, at: Moment, *, scope: str | None = None) -> list[Call]:
-        """End every open call, or those of a scope: nothing more will come."""
-        numbers = [number for number, call in self._open.items() if scope is None or call.scope == scope]
-        ended = [self._give_up(self._close(number, at), ending) for number in numbers]
-        if scope is None:
-            ended += [self._give_up(call, INPUT_REQUIRED) for call in self._asked.values()]
-            self._asked.clear()
+    def end(self, ending: Ending, at: Moment) -> list[Call]:
+        """End everything: nothing more will come."""
+        ended = self.end_some(ending, at, lambda _: True)
+        ended += [self._give_up(call, INPUT_REQUIRED) for call in self._asked.values()]
+        self._asked.clear()
         return ended
 
-    def expire(self, before_clock_ns: int, at: Moment) -> list[Call]:
-        """End the calls that began before a moment: they will not be answered any more."""
-        numbers = [number for number, call in self._open.items() if call.started.clock_ns < before_clock_ns]
-        return [self._give_up(self._close(number, at), UNANSWERED) for number in numbers]
+    def end_some(self, ending: Ending, at: Moment, those: Callable[[Call], bool]) -> list[Call]:
+        """End some of the open calls."""
+        numbers = [number for number, call in self._open.items() if those(call)]
+        return [self._give_up(self._close(number, at), ending) for number in numbers]
 
-    def forget(self, scope: str) -> int:
-        """Drop the open calls of a scope, whose answers may have been missed; return how many these were."""
-        numbers = [number for number, call in self._open.items() if call.scope == scope]
+    def forget(self, those: Callable[[Call], bool]) -> int:
+        """Drop open calls whose answers may have been missed; return how many these were."""
+        numbers = [number for number, call in self._open.items() if those(call)]
         for number in numbers:
             self._close(number, self._open[number].started)
         return len(numbers)
 
-    def open_in(self, scope: str) -> bool:
-        """Tell whether a scope has calls that wait."""
-        return any(call.scope == scope for call in self._open.values())
+    def waits(self, those: Callable[[Call], bool]) -> bool:
+        """Tell whether any of some calls is open."""
+        return any(those(call) for call in self._open.values())
 
     # A call.
 
-    def _begin(self, message: Members, scope: str, at: Moment) -> list[Call]:
+    def _begin(self, message: Members, scope: str, at: Moment, stream: int) -> list[Call]:
         params = members(message.get("params"))
         meta = members(params.get("_meta"))
         peers = self._peers.get(scope)
@@ -125,6 +124,7 @@ class Tracker:
             tool=tool,
             request_id=identity(message.get("id")),
             scope=scope,
+            stream=stream,
             started=at,
             peers=peers or Peers(),
             request=self._held(params.get("arguments")),
@@ -178,7 +178,6 @@ class Tracker:
         if number is None:
             return []
         call = self._close(number, at)
-        call.cancelled = True
         return [self._give_up(call, cancelled(reason))]
 
     def _ask(self, call: Call) -> list[Call]:
@@ -223,6 +222,7 @@ class Tracker:
         self._end_call(call)
 
     def _give_up(self, call: Call, ending: Ending) -> Call:
+        call.cancelled = ending.why == "cancelled"
         call.fault = Fault(message=ending.message, code=ending.code, kind=ending.why)
         self._end_call(call)
         return call
