@@ -98,7 +98,7 @@ class Proxy:
         passed: CIMultiDict[str] = CIMultiDict()
         for name, value in headers:
             if name not in _HOP_BY_HOP and name not in _REPLACED:
-                passed.add(name.decode("latin-1"), value.decode("latin-1"))
+                passed.add(name.decode("latin-1"), _text(value))
         names = {name for name, _ in headers}
         data = body.pieces() if {b"content-length", b"transfer-encoding"} & names else None
         if data is None:
@@ -119,6 +119,8 @@ class Proxy:
                 # Its end stays out, so that the client sees that it is not whole.
                 return _BROKE_OFF
             said = f"cannot reach the MCP server: {error or type(error).__name__}"
+            # What was asked is to be recorded all the same.
+            await body.read()
             await _say(send, 502, said)
             return Ending(why="unreachable", message=said, code=None)
         await send({"type": "http.response.body", "body": b""})
@@ -150,8 +152,8 @@ class _Body:
         self._left = asyncio.Event()
 
     async def pieces(self) -> AsyncIterator[bytes]:
-        """Give the body piece by piece."""
-        while True:
+        """Give the body piece by piece, or what is left of it."""
+        while not self._complete.is_set():
             message = await self._receive()
             if message["type"] == "http.disconnect":
                 self._left.set()
@@ -163,10 +165,9 @@ class _Body:
             if not message.get("more_body", False):
                 self._tap.put(Kind.CLIENT_END, b"", self.stream)
                 self._complete.set()
-                return
 
     async def read(self) -> None:
-        """Take a body that must be empty."""
+        """Take what is left of it."""
         async for _ in self.pieces():
             pass
 
@@ -182,6 +183,14 @@ class _Body:
         finally:
             left.cancel()
             complete.cancel()
+
+
+def _text(value: bytes) -> str:
+    """Return a header's value as the client's library, which writes UTF-8, gives back the same bytes."""
+    try:
+        return value.decode()
+    except UnicodeDecodeError:
+        return value.decode("latin-1")
 
 
 def _foreign(headers: list[RawHeader]) -> str | None:

@@ -124,3 +124,33 @@ class Wrapped:
         if self.process.poll() is None:
             self.process.kill()
             self.process.communicate()
+
+
+class Proxied:
+    """A server over HTTP behind `toolledger mcp --url`."""
+
+    def __init__(self, ledger: Ledger, server: str, *options: str) -> None:
+        self.session = f"ses_{uuid.uuid4().hex[:12]}"
+        own = {"TOOLLEDGER_URL": ledger.url, "TOOLLEDGER_API_KEY": ledger.key}
+        environment = {name: value for name, value in os.environ.items() if not name.lower().endswith("_proxy")}
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "deploy.cli.main", "mcp", "--json", "--url", server, *options],
+            cwd=ROOT,
+            env={**environment, **own},
+            stdout=subprocess.PIPE,
+            preexec_fn=die_with_parent(),  # noqa: PLW1509 - the child only makes one system call
+        )
+        assert self.process.stdout is not None
+        self.url = str(json.loads(self.process.stdout.readline())["url"])
+
+    def stop(self) -> int:
+        """Ask it to end and return its exit code."""
+        self.process.terminate()
+        return self.process.wait(WAIT_S)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.process.kill()
+        self.process.communicate()
