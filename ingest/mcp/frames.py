@@ -23,7 +23,7 @@ class Kind(IntEnum):
     ANSWER = 5  # JSON: `heads.AnswerHead`
     CLIENT_END = 6  # the client has sent all
     SERVER_END = 7  # JSON: `endings.Ending`, or nothing where the answer is whole
-    LOST = 8  # bytes of this stream were not copied: the queue was full
+    LOST = 8  # before this, bytes of the stream were not copied: the queue was full
     END = 9  # JSON: `endings.Ending`; nothing follows
 
 

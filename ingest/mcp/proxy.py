@@ -35,6 +35,7 @@ _LOOPBACK: Final = frozenset({"localhost", "127.0.0.1", "::1"})
 _NEVER_ADDED: Final = ("User-Agent", "Accept", "Accept-Encoding", "Content-Type")
 
 _GONE: Final = Ending(why="client_gone", message="connection closed: the client left before an answer came")
+_STOPPED: Final = Ending(why="interrupted", message="connection closed: the recording proxy was told to end")
 _BROKE_OFF: Final = Ending(why="connection_closed", message="connection closed: the server broke off within its answer")
 
 Message = MutableMapping[str, Any]
@@ -78,6 +79,9 @@ class Proxy:
         ending: Ending | None = _GONE
         try:
             ending = await self._exchange(scope["method"], target, headers, _Body(receive, self._tap, stream), send)
+        except asyncio.CancelledError:
+            ending = _STOPPED
+            raise
         finally:
             self._tap.put(Kind.SERVER_END, b"" if ending is None else msgspec.json.encode(ending), stream)
 

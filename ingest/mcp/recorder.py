@@ -59,7 +59,7 @@ def _say(unsent: int, missed: int) -> None:
         if unsent:
             print(f"{unsent} recorded calls could not be sent to the ledger", flush=True)
         if missed:
-            print(f"{missed} calls were not recorded: there was more traffic than could be read", flush=True)
+            print(f"at least {missed} calls were not recorded: there was more traffic than could be read", flush=True)
     except BrokenPipeError:
         # The pump is gone, and nobody is there to be told.
         sys.stdout = None

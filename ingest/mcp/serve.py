@@ -63,18 +63,16 @@ async def _serve(url: str, listening: socket.socket, tap: Tap, ready: Callable[[
         timeout_graceful_shutdown=0,
     )
     server = _Server(config)
-    stopped_by = [signal.SIGTERM]
 
-    def stop(number: signal.Signals) -> None:
-        stopped_by[0] = number
+    def stop() -> None:
         server.should_exit = server.force_exit = True
 
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-        loop.add_signal_handler(number, stop, number)
+        loop.add_signal_handler(number, stop)
     ready(f"http://{_HOST}:{listening.getsockname()[1]}")
     try:
         await server.serve(sockets=[listening])
     finally:
         await proxy.close()
-    return Ending(why="interrupted", message=f"connection closed: {stopped_by[0].name} ended the recording proxy")
+    return Ending(why="interrupted", message="connection closed: the recording proxy was told to end")

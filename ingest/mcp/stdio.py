@@ -24,6 +24,7 @@ from ingest.mcp.tap import Tap
 _PIECE_BYTES: Final = 65_536
 # A child of the server may hold its standard output open for ever; so long we wait for more of it, once the server is gone.
 _AFTERWARDS_MS: Final = 500
+_LOOK_S: Final = 0.2
 _PASSED_ON: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 _SHELL_SIGNAL_BASE: Final = 128
 
@@ -43,6 +44,7 @@ class Pump:
         self._tap = tap
         self._signal = 0
         self._client_gone = False
+        self._abandoned = False
         self._server = subprocess.Popen(
             list(command),
             stdin=subprocess.PIPE,
@@ -68,7 +70,9 @@ class Pump:
             outwards.start()
             code = self._server.wait()
             os.close(self._exit_told)
-            outwards.join()
+            while outwards.is_alive() and not self._abandoned:
+                # A client may never read the rest; a signal then ends us, as the server is beyond its reach.
+                outwards.join(_LOOK_S)
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
@@ -85,6 +89,9 @@ class Pump:
         return server_exited(code)
 
     def _pass_on(self, number: int, _frame: FrameType | None) -> None:
+        if self._server.returncode is not None:
+            self._abandoned = True
+            return
         self._signal = number
         # Of a key pressed on a terminal the kernel has told the server as well.
         if number != signal.SIGINT or not os.isatty(0):

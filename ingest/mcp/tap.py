@@ -57,17 +57,19 @@ class Tap:
         self._reader.start()
 
     def put(self, kind: Kind, payload: bytes = b"", stream: int = 0) -> None:
-        """Take a frame, now; never waits. Where there is no room, the stream's loss is told instead."""
+        """Take a frame, now; never waits. Where there is no room, the stream's loss is told later."""
         frame = Frame(kind, stream, now(), payload)
         with self._changed:
             if self._broken:
                 return
-            if self._bytes + len(payload) > self._bytes_max and kind in (Kind.CLIENT, Kind.SERVER):
-                if stream not in self._lost:
-                    self._lost.add(stream)
-                    self._append(Frame(Kind.LOST, stream, frame.at, b""))
+            data = kind in (Kind.CLIENT, Kind.SERVER)
+            # Once a piece is lost the stream begins again only when there is room for some time.
+            if data and self._bytes + len(payload) > self._bytes_max // (2 if stream in self._lost else 1):
+                self._lost.add(stream)
                 return
-            self._lost.discard(stream)
+            for each in list(self._lost) if kind is Kind.END else [stream] if stream in self._lost else []:
+                self._lost.discard(each)
+                self._append(Frame(Kind.LOST, each, frame.at, b""))
             self._append(frame)
 
     def close(self, ending: Ending, timeout_s: float) -> None:

@@ -41,7 +41,7 @@ class Pipes:
             if frame.kind is Kind.LOST:
                 self._client.lost()
                 self._server.lost()
-                self.missed += self._tracker.forget(lambda _: True)
+                self.missed += max(1, self._tracker.forget(lambda _: True))
             return []
         return [call for calls in found for call in calls]
 

@@ -1,6 +1,7 @@
 """`toolledger mcp` between a client and a stdio server: as if it were not there, but for what it enters into the ledger."""
 
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -220,6 +221,37 @@ def test_a_recorder_that_dies_is_not_felt(ledger: Ledger) -> None:
         code, _, error = wrapped.leave()
     assert code == 0
     assert b"toolledger mcp: recording has stopped; the traffic goes on without it" in error
+
+
+def test_a_recorder_that_hangs_costs_records_and_nothing_else(ledger: Ledger) -> None:
+    """More than is kept for it passes by while it stands still; how many calls that were is said in the end."""
+    with Wrapped(ledger, SERVER) as wrapped:
+        wrapped.call("echo")
+        (recorder,) = (
+            child for child in psutil.Process(wrapped.process.pid).children() if "ingest.mcp.recorder" in child.cmdline()
+        )
+        recorder.suspend()
+        for _ in range(150):
+            assert "result" in wrapped.call("large", characters=1_000_000)
+        wrapped.ask("hang")
+        recorder.resume()
+        events = ledger.await_events(wrapped.session, 100)
+        code, _, error = wrapped.leave()
+    assert code == 0
+    assert re.fullmatch(rb"toolledger mcp: at least \d+ calls were not recorded: .*\n", error)
+    assert {event["status"] for event in events} == {"success"}
+
+
+def test_a_client_that_never_reads_does_not_keep_us(ledger: Ledger) -> None:
+    """The server is gone, its last words are stuck: a signal ends us."""
+    with Wrapped(ledger, SERVER) as wrapped:
+        wrapped.ask("large", characters=200_000)
+        wrapped.ask("exit", code=5)
+        server = next(child for child in psutil.Process(wrapped.process.pid).children() if SERVER[1] in child.cmdline())
+        server.kill()
+        eventually("the server is gone", lambda: not psutil.pid_exists(server.pid))
+        wrapped.process.terminate()
+        assert wrapped.process.wait(30) == 128 + signal.SIGKILL
 
 
 def test_modules_of_the_users_folder_are_not_ours(ledger: Ledger, tmp_path: Path) -> None:
