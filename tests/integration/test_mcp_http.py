@@ -182,6 +182,7 @@ def test_a_server_that_is_away_is_a_failure_with_a_reason(ledger: Ledger, client
     own = session()
     with Proxied(ledger, f"http://127.0.0.1:{port}/mcp") as proxied:
         answer = client.post(proxied.url, json=request("json"), headers=own)
+        assert proxied.stop() == 0
     assert answer.status_code == 502
     assert "cannot reach the MCP server" in answer.json()["error"]["message"]
     (event,) = ledger.await_events(own["mcp-session-id"], 1)
