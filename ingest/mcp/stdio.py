@@ -44,6 +44,7 @@ class Pump:
         self._tap = tap
         self._signal = 0
         self._client_gone = False
+        self._server_done = False
         self._abandoned = False
         self._server = subprocess.Popen(
             list(command),
@@ -108,7 +109,8 @@ class Pump:
                 _close(0, os.O_RDONLY)
                 break
         else:
-            self._client_gone = True
+            # One who leaves because the server did is not the one who left.
+            self._client_gone = not self._server_done
         self._tap.put(Kind.CLIENT_END)
         with contextlib.suppress(OSError):
             self._server.stdin.close()
@@ -122,6 +124,7 @@ class Pump:
                 # Nobody reads: the server is to learn of it at its next word.
                 self._client_gone = True
                 break
+        self._server_done = True
         self._server.stdout.close()
         _close(1, os.O_WRONLY)
 

@@ -245,6 +245,7 @@ def test_a_recorder_that_hangs_costs_records_and_nothing_else(ledger: Ledger) ->
 def test_a_client_that_never_reads_does_not_keep_us(ledger: Ledger) -> None:
     """The server is gone, its last words are stuck: a signal ends us."""
     with Wrapped(ledger, SERVER) as wrapped:
+        wrapped.call("echo")
         # More than all pipes on the way hold.
         wrapped.ask("large", characters=1_000_000)
         server = next(child for child in psutil.Process(wrapped.process.pid).children() if SERVER[1] in child.cmdline())
