@@ -9,7 +9,9 @@ from urllib.parse import SplitResult, urlsplit, urlunsplit
 import click
 
 from deploy.cli.common import data_option, json_option, say, say_json, service
+from ingest.client.redaction import redaction
 from ingest.contract.errors import ConfigurationError
+from ingest.mcp.recorder import options_of
 from ingest.mcp.setup import Setup
 
 # How long the end of a run waits for the ledger; what is not sent by then is sent without us. Clients wait two seconds.
@@ -66,6 +68,9 @@ def mcp(
         toolkit=toolkit,
         host=platform.node() or None,
     )
+    options = options_of(setup)
+    # Said now, where it is read, rather than by the recorder, of whom nobody hears.
+    redaction(options)
     return _over_pipes(setup, command) if address is None else _over_http(setup, address, port, as_json=as_json)
 
 

@@ -8,7 +8,6 @@ import msgspec
 
 from ingest.contract.errors import InvalidEvent
 from ingest.contract.event import DURATION_MS_MAX, EVENT_BYTES_MAX, IDENTIFIER_CHARS_MAX, MESSAGE_CHARS_MAX, decode_event
-from ingest.contract.redact import redact_json, redact_text
 from ingest.mcp.call import Call
 from ingest.mcp.messages import value
 from ingest.mcp.scopes import session_of
@@ -39,11 +38,12 @@ def tool_slug_of(tool: str, toolkit: str) -> str:
     return slug[:IDENTIFIER_CHARS_MAX]
 
 
-def event_of(call: Call, setup: Setup, *, id_: str) -> bytes:
-    """Return an event's JSON that ingest accepts, whatever the call was.
+def event_of(call: Call, setup: Setup, *, id_: str, payloads: bool = True) -> bytes:
+    """Return an event's JSON that ingest accepts, whatever the call was. Its secrets are still in it.
 
     Args:
         id_: the event's id, made here so that sending it again counts once.
+        payloads: whether arguments and result are a part of it.
     """
     assert call.ended is not None, "only calls that have ended become events"
     toolkit = toolkit_of(call.server, setup)
@@ -62,13 +62,13 @@ def event_of(call: Call, setup: Setup, *, id_: str) -> bytes:
     }
     if call.fault is not None:
         event["error"] = _given(
-            message=redact_text(call.fault.message[:MESSAGE_CHARS_MAX]),
+            message=call.fault.message[:MESSAGE_CHARS_MAX],
             code=_code(call.fault.code),
             type=_identifier(call.fault.kind),
         )
     event = {name: member for name, member in event.items() if member is not None}
     try:
-        whole = msgspec.json.encode(event | {"data": _data(call)})
+        whole = msgspec.json.encode(event | ({"data": _data(call)} if payloads else {}))
         decode_event(whole)
         return whole
     except InvalidEvent as fault:
@@ -110,7 +110,7 @@ def _data(call: Call) -> dict[str, Any]:
     # The smaller one first: what it leaves is the other's.
     for left, name in zip(range(len(parts), 0, -1), sorted(parts, key=lambda each: len(parts[each])), strict=True):
         share = room // left
-        fitted[name] = msgspec.Raw(redact_json(_fit(parts[name], share)))
+        fitted[name] = msgspec.Raw(_fit(parts[name], share))
         room -= len(fitted[name])
     return {name: fitted[name] for name in parts}
 

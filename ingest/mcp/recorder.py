@@ -3,6 +3,7 @@
 It ends by itself once nothing more can come. Signals that end the pump, and its whole group, do not end it.
 """
 
+import os
 import secrets
 import signal
 import sys
@@ -11,13 +12,16 @@ from typing import Final
 
 import msgspec
 
+from ingest.client.counting import Counts
+from ingest.client.delivery import Delivery
+from ingest.client.options import Options, resolve
+from ingest.client.redaction import redaction
 from ingest.mcp.call import Call
 from ingest.mcp.endings import KILLED, Ending
 from ingest.mcp.events import event_of
 from ingest.mcp.exchanges import Exchanges
 from ingest.mcp.frames import Frame, Kind, now, read
 from ingest.mcp.setup import Setup
-from ingest.mcp.sink import HttpSink, Sink
 from ingest.mcp.traffic import Pipes, Traffic
 
 # How long it goes on, once all has been said, for a ledger that does not answer.
@@ -34,13 +38,32 @@ def main() -> int:
     if first is None:
         return 0
     setup = msgspec.json.decode(first.payload, type=Setup)
-    sink: Sink = HttpSink(setup.url, setup.api_key)
+    options = options_of(setup)
+    delivery = Delivery(options, redaction(options))
     traffic: Traffic = Exchanges() if setup.transport == "http" else Pipes()
     for call in calls(frames, traffic):
-        sink.record(event_of(call, setup, id_=f"log_{secrets.token_urlsafe(_ID_BYTES)}"))
-    unsent = sink.close(_CLOSE_S)
-    _say(unsent, traffic.missed)
+        delivery.put(event_of(call, setup, id_=f"log_{secrets.token_urlsafe(_ID_BYTES)}", payloads=options.payloads))
+    delivery.close(_CLOSE_S)
+    _say(delivery.counts(), traffic.missed)
     return 0
+
+
+def options_of(setup: Setup) -> Options:
+    """Return the client's options: those of the run, else of the environment.
+
+    Raises:
+        ConfigurationError: one that cannot be used; says which.
+    """
+    return resolve(
+        api_key=setup.api_key,
+        base_url=setup.url,
+        payloads=None,
+        spool=None,
+        spool_bytes_max=None,
+        redact_patterns=None,
+        redact_names=None,
+        environment=os.environ,
+    )
 
 
 def calls(frames: Iterator[Frame], traffic: Traffic) -> Iterator[Call]:
@@ -54,10 +77,12 @@ def calls(frames: Iterator[Frame], traffic: Traffic) -> Iterator[Call]:
     yield from traffic.end(ending, at or now())
 
 
-def _say(unsent: int, missed: int) -> None:
+def _say(counts: Counts, missed: int) -> None:
     try:
-        if unsent:
-            print(f"{unsent} recorded calls could not be sent to the ledger", flush=True)
+        if counts.spooled:
+            print(f"{counts.spooled} calls wait on disk for the ledger; the next run sends them", flush=True)
+        if counts.rejected or counts.dropped:
+            print(f"{counts.rejected + counts.dropped} recorded calls were refused by the ledger, or lost", flush=True)
         if missed:
             print(f"at least {missed} calls were not recorded: there was more traffic than could be read", flush=True)
     except BrokenPipeError:

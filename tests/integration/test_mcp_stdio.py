@@ -30,7 +30,12 @@ def ledger(kafka_address: str, tmp_path_factory: pytest.TempPathFactory) -> Iter
 @pytest.fixture(scope="module")
 def mirror() -> Iterator[Wrapped]:
     """A server that says what it hears, behind a ledger that does not exist."""
-    with Wrapped(None, ["cat"], env={"TOOLLEDGER_URL": "http://127.0.0.1:9", "TOOLLEDGER_API_KEY": "k"}, bufsize=0) as running:
+    with Wrapped(
+        None,
+        ["cat"],
+        env={"TOOLLEDGER_URL": "http://127.0.0.1:9", "TOOLLEDGER_API_KEY": "k", "TOOLLEDGER_SPOOL": "no"},
+        bufsize=0,
+    ) as running:
         yield running
 
 
@@ -65,6 +70,7 @@ def test_every_kind_of_answer_is_recorded(ledger: Ledger) -> None:
         wrapped.send(id=0, method="initialize", params={"clientInfo": {"name": "test", "version": "1"}})
         wrapped.line()
         answers = [wrapped.call(tool, a=1) for tool in ("echo", "fail", "refuse")]
+        assert wrapped.call("echo", api_key="s3cr3t")["result"]["structuredContent"] == {"api_key": "s3cr3t"}
         hanging = wrapped.ask("hang")
         wrapped.send(method="notifications/cancelled", params={"requestId": hanging, "reason": "too slow"})
         wrapped.ask("not_utf8")
@@ -74,7 +80,8 @@ def test_every_kind_of_answer_is_recorded(ledger: Ledger) -> None:
         wrapped.ask("hang")
         code, out, error = wrapped.leave()
     assert (code, out, error) == (0, b"", b"")
-    events = ledger.await_events(wrapped.session, 7)
+    events = ledger.await_events(wrapped.session, 8)
+    assert events.pop(3)["data"]["request"] == {"api_key": "[redacted]"}
     assert [event["tool_slug"] for event in events] == [
         *("ODD_ECHO", "ODD_FAIL", "ODD_REFUSE", "ODD_HANG", "ODD_NOT_UTF8", "ODD_CHATTER", "ODD_HANG")
     ]
@@ -185,7 +192,7 @@ def test_a_server_that_leaves_a_process_behind_still_ends(ledger: Ledger) -> Non
 
 
 @pytest.mark.parametrize("kind", ["refuses", "is silent", "says no"])
-def test_a_ledger_that_is_away_is_not_felt(kind: str) -> None:
+def test_a_ledger_that_is_away_is_not_felt(kind: str, tmp_path: Path) -> None:
     """Refused, accepted and never answered, or answered with a refusal: calls go on, and the end does not wait long for it."""
     with socket.create_server(("127.0.0.1", 0)) as listening:
         if kind == "says no":
@@ -193,11 +200,14 @@ def test_a_ledger_that_is_away_is_not_felt(kind: str) -> None:
         elif kind == "refuses":
             listening.close()
         port = 9 if kind == "refuses" else listening.getsockname()[1]
-        env = {"TOOLLEDGER_URL": f"http://127.0.0.1:{port}", "TOOLLEDGER_API_KEY": "k"}
+        env = {"TOOLLEDGER_URL": f"http://127.0.0.1:{port}", "TOOLLEDGER_API_KEY": "k", "TOOLLEDGER_SPOOL": str(tmp_path)}
         with Wrapped(None, SERVER, env=env) as wrapped:
             for number in range(200):
                 assert wrapped.call("echo", n=number)["result"]["structuredContent"] == {"n": number}
-            assert wrapped.leave()[0] == 0
+            code, _, error = wrapped.leave()
+    assert code == 0
+    if kind == "refuses":
+        assert error == b"toolledger mcp: 200 calls wait on disk for the ledger; the next run sends them\n"
 
 
 def _refuse(listening: socket.socket) -> None:

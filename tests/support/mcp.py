@@ -76,7 +76,9 @@ class Wrapped:
         self, ledger: Ledger | None, command: list[str], *options: str, env: Mapping[str, str] | None = None, **popen: Any
     ) -> None:
         self.session = f"ses_{uuid.uuid4().hex[:12]}"
-        own = {} if ledger is None else {"TOOLLEDGER_URL": ledger.url, "TOOLLEDGER_API_KEY": ledger.key}
+        own = (
+            {} if ledger is None else {"TOOLLEDGER_URL": ledger.url, "TOOLLEDGER_API_KEY": ledger.key, "TOOLLEDGER_SPOOL": "no"}
+        )
         self.process = subprocess.Popen(
             [sys.executable, "-m", "deploy.cli.main", "mcp", "--session", self.session, *options, "--", *command],
             cwd=ROOT,
@@ -131,7 +133,7 @@ class Proxied:
 
     def __init__(self, ledger: Ledger, server: str, *options: str) -> None:
         self.session = f"ses_{uuid.uuid4().hex[:12]}"
-        own = {"TOOLLEDGER_URL": ledger.url, "TOOLLEDGER_API_KEY": ledger.key}
+        own = {"TOOLLEDGER_URL": ledger.url, "TOOLLEDGER_API_KEY": ledger.key, "TOOLLEDGER_SPOOL": "no"}
         environment = {name: value for name, value in os.environ.items() if not name.lower().endswith("_proxy")}
         self.process = subprocess.Popen(
             [sys.executable, "-m", "deploy.cli.main", "mcp", "--json", "--url", server, *options],
