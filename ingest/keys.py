@@ -220,7 +220,9 @@ async def _until_done(kafka: str, what: str, work: Callable[[], Awaitable[T]]) -
             try:
                 await client.bootstrap()
             except (KafkaError, OSError) as error:
-                raise BrokerUnavailable(f"Kafka could not {what}: {error}") from None
+                raise BrokerUnavailable(
+                    f"no Kafka answers at {kafka}, to {what}: start it, or name its address in TOOLLEDGER_KAFKA ({error})"
+                ) from None
             while True:
                 try:
                     await _require_topic(client)

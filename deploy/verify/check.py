@@ -71,7 +71,9 @@ async def _log(kafka: str) -> Log:
             if plan is not None and plan.incarnation == incarnation and plan.began is not None:
                 began[key.partition] = plan.began
     except KafkaError as error:
-        raise BrokerUnavailable(f"Kafka at {kafka} does not answer: {error!r}") from error
+        raise BrokerUnavailable(
+            f"no Kafka answers at {kafka}: start it, or name its address in TOOLLEDGER_KAFKA ({error})"
+        ) from error
     finally:
         await consumer.stop()
         await group.stop()
