@@ -3,7 +3,6 @@
 import json
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -179,16 +178,6 @@ def test_a_process_number_that_another_program_has_now_is_no_running_stack(tmp_p
 def test_the_file_of_a_stack_is_for_its_owner_only(tmp_path: Path) -> None:
     stack_file.write(tmp_path, stack_file.Stack(url="u", kafka="k", clickhouse="c", query="q", workers=(), pid=1))
     assert (tmp_path / "stack.json").stat().st_mode & 0o777 == 0o600
-
-
-@pytest.mark.benchmark
-def test_help_comes_within_three_tenths_of_a_second() -> None:
-    def took_s() -> float:
-        started = time.perf_counter()
-        subprocess.run([sys.executable, "-m", "deploy.cli.main", "--help"], capture_output=True, check=True)
-        return time.perf_counter() - started
-
-    assert min(took_s() for _ in range(5)) < 0.3
 
 
 @pytest.mark.parametrize(
