@@ -12,6 +12,7 @@ import msgspec
 
 from ingest.otlp.spans import (
     PARTS_MAX,
+    SPANS_MAX,
     Attributes,
     Malformed,
     Origin,
@@ -130,7 +131,10 @@ def spans(body: bytes) -> Iterator[Span | Unreadable]:
     try:
         # The slices of the second reading cost more than what they point to: first it must be clear that they are of objects,
         # whose number is known.
-        _check_shape(body)
+        shape = _check_shape(body)
+        if sum(len(scope.spans or ()) for group in shape.resource_spans or () for scope in group.scope_spans or ()) > SPANS_MAX:
+            raise TooMuch(f"the request holds more than {SPANS_MAX} spans")
+        del shape
         request = _decode(body)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise Malformed(_told(error)) from None

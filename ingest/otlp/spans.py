@@ -11,6 +11,10 @@ Attributes = Mapping[str, Any]
 # takes about a second; a body of empty ones, two bytes each, would hold thirty times as many.
 PARTS_MAX: Final = 1_000_000
 
+# Spans and groups of spans of one request, tools' or not: ten times what the collector sends at once by default, and passed
+# over within a second. Two bytes can say one.
+SPANS_MAX: Final = 100_000
+
 TRACE_ID_CHARS: Final = 32
 SPAN_ID_CHARS: Final = 16
 

@@ -6,7 +6,7 @@ Source: https://protobuf.dev/programming-guides/encoding/
 from collections.abc import Iterator
 from typing import Final
 
-from ingest.otlp.spans import Malformed, TooMuch
+from ingest.otlp.spans import SPANS_MAX, Malformed, TooMuch
 
 _VARINT: Final = 0
 _FIXED64: Final = 1
@@ -17,8 +17,6 @@ _FIXED32: Final = 5
 
 # Ten bytes of seven bits hold 64; more is no number.
 _VARINT_SHIFT_MAX: Final = 63
-# Of one request, all its envelopes together: ten times what the collector sends at once by default, and read within a second.
-_FIELDS_MAX: Final = 100_000
 
 
 class Wire:
@@ -26,7 +24,7 @@ class Wire:
 
     def __init__(self, data: bytes) -> None:
         self.data = data
-        self._left = _FIELDS_MAX
+        self._left = SPANS_MAX
 
     def messages(self, start: int, end: int) -> Iterator[tuple[int, int, int]]:
         """Give (number, start, end) of each field of the message between two places that may be a message itself.
@@ -39,7 +37,7 @@ class Wire:
         while start < end:
             self._left -= 1
             if self._left < 0:
-                raise TooMuch(f"the request holds more than {_FIELDS_MAX} spans and groups of spans")
+                raise TooMuch(f"the request holds more than {SPANS_MAX} spans and groups of spans")
             tag, start = self._varint(start, end)
             number, wire = tag >> 3, tag & 7
             if not number:

@@ -201,6 +201,22 @@ def test_a_request_that_is_cut_off_never_counts_more_spans_than_it_had(place: in
         assert not export.events
 
 
+@pytest.mark.parametrize(
+    ("body", "encoding"),
+    [
+        (b'{"resourceSpans":[{"scopeSpans":[{"spans":[' + b"{}," * 100_000 + b"{}]}]}]}", "json"),
+        (b'{"resourceSpans":[' + b"{}," * 1_000_000 + b"{}]}", "json"),
+        (b"\x0a\x00" * 100_001, "protobuf"),
+    ],
+    ids=["json spans", "json objects", "protobuf"],
+)
+def test_more_spans_than_anybody_sends_are_refused_unread(body: bytes, encoding: Any) -> None:
+    """Each would take its time, and two bytes can say one."""
+    with pytest.raises(FormatError) as refused:
+        take_apart(body, encoding, events_max=100)
+    assert refused.value.status == 413
+
+
 def shapes(leaf: Any) -> Any:
     """JSON of the members of the format, with values of any other type."""
     members = st.sampled_from(
