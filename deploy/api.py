@@ -115,6 +115,8 @@ class Api:
     def _request(
         self, method: str, path: str, body: bytes | None, headers: Mapping[str, str] | None
     ) -> http.client.HTTPResponse:
+        if self._aborted:
+            raise ConnectionAbortedError("given up")
         every = {**self._headers, **(headers or {})}
         kept = self._connection.sock is not None
         try:

@@ -6,7 +6,7 @@ import random
 import threading
 import time
 from collections.abc import Callable, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any, Final, Protocol
 
@@ -17,6 +17,8 @@ from ingest.contract.errors import BrokerUnavailable, ConfigurationError, Ledger
 # Batches on their way at once: while one waits for Kafka, the next ones are worked on.
 IN_FLIGHT: Final = 4
 _PAUSE_S: Final = 0.5
+# What is abandoned may take that long to notice.
+_LEAVE_S: Final = 2.0
 _PAUSE_S_MAX: Final = 10.0
 # What a proxy or a service that is being started answers; all else it will answer again.
 _TRANSIENT: Final = frozenset((408, 425, 429, 500, 502, 503, 504))
@@ -103,6 +105,8 @@ class HttpSender:
         headers = {"content-type": content_type, "idempotency-key": key}
         patience = Patience(self._patience_s, self._ended)
         while True:
+            if self._ended.is_set():
+                raise CancelledError
             try:
                 answer = self._api().send("POST", "/v1/events", body, headers)
                 self._answered = True
@@ -203,10 +207,11 @@ class KafkaSender:
 
     def close(self) -> None:
         self._ended.set()
-        asyncio.run_coroutine_threadsafe(self._close(), self._loop).result()
+        # With a batch still under way the send was given up, and Kafka may answer nothing: there is nothing to wait for.
+        ending = self._abandon() if self._sending else self._publisher.stop()
+        asyncio.run_coroutine_threadsafe(ending, self._loop).result()
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
-        self._loop.close()
 
     async def _send(self, batch: Batch, key: str) -> list[Refusal]:
         task = asyncio.create_task(self._send_one(batch, key))
@@ -236,11 +241,11 @@ class KafkaSender:
                 await asyncio.sleep(patience.next_pause_s(None, LedgerError(str(error))))
         return [Refusal(number=batch.numbers[one.index], code=one.code, message=one.message) for one in admission.rejected]
 
-    async def _close(self) -> None:
-        for task in self._sending:
+    async def _abandon(self) -> None:
+        everything = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in everything:
             task.cancel()
-        await asyncio.gather(*self._sending, return_exceptions=True)
-        await self._publisher.stop()
+        await asyncio.wait(everything, timeout=_LEAVE_S)
 
     async def _publish(self, ids: Any, raws: Any) -> None:
         from ingest.contract.topics import HEADER_PROJECT

@@ -185,6 +185,30 @@ def test_ctrl_c_keeps_what_was_answered(site: Site, sending: Sending) -> None:
     assert site.counted(sending.project) == (MANY,) * 3
 
 
+@pytest.mark.parametrize("way", [[], ["--kafka", "--project"]], ids=["http", "kafka"])
+def test_ctrl_c_ends_it_though_nobody_answers(site: Site, sending: Sending, way: list[str]) -> None:
+    """A frozen server holds nobody; thawed, the same command brings all of it once."""
+    file = sending.folder / "calls"
+    file.write_text(lines(MANY))
+    arguments = [str(file), *way, *([sending.project] if way else [])]
+    process = sending.begin(*arguments)
+    eventually("some is answered", lambda: sending.state()["offset"] > 0)
+    frozen = site.pipeline.kafka.process if way else site.ingest
+    assert frozen is not None
+    frozen.send_signal(signal.SIGSTOP)
+    try:
+        process.send_signal(signal.SIGINT)
+        _, said = process.communicate(timeout=60)
+    finally:
+        frozen.send_signal(signal.SIGCONT)
+    assert process.returncode == 130, said
+    assert "Traceback" not in said
+    assert "never awaited" not in said
+    code, out, _ = sending.run(*arguments)
+    assert (code, out) == (1, f"accepted {MANY - MANY // 1000}, rejected {MANY // 1000}\n")
+    assert site.counted(sending.project) == (MANY - MANY // 1000,) * 3
+
+
 def test_a_server_that_is_away_for_too_long_ends_it_and_nothing_is_lost(site: Site, sending: Sending) -> None:
     """With one line that says so; a restart within its patience is not noticed."""
     file = sending.folder / "calls"
