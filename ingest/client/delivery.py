@@ -7,6 +7,7 @@
 Threads, locks, files and connections belong to the process that made them: a forked child makes its own.
 """
 
+import signal
 import threading
 import time
 from collections import Counter
@@ -24,6 +25,8 @@ from ingest.contract.event import EVENT_BYTES_MAX
 
 Redact = Callable[[bytes], bytes]
 
+# Of a thread's own making: to be delivered where they happen.
+_FAULTS = frozenset({signal.SIGSEGV, signal.SIGFPE, signal.SIGILL, signal.SIGABRT})
 # Threads that are asked to end have nothing left but to notice it; both together.
 _JOIN_S = 0.5
 # Redacting a batch takes some tens of milliseconds, on a machine that is busy a second; who is stuck is told from who is
@@ -57,7 +60,7 @@ class Delivery:
         self._refusals_told = 0
         self._let_go: Callable[[], object] | None = None
         self.started = False
-        self.closed = False
+        self.closed = self._ended = False
 
     def put(self, event: bytes) -> None:
         """Take an event over. Never waits; what has no room is counted as dropped."""
@@ -75,7 +78,7 @@ class Delivery:
                 return
             try:
                 for name, work in (("collect", self._collect), ("send", self._sender.run)):
-                    thread = threading.Thread(target=work, name=f"toolledger-{name}", daemon=True)
+                    thread = threading.Thread(target=_without_signals, args=(work,), name=f"toolledger-{name}", daemon=True)
                     thread.start()
                     self._threads.append(thread)
             except RuntimeError as error:
@@ -141,7 +144,8 @@ class Delivery:
             timeout_s: sending may take that long.
             in_signal: this is a signal handler, which may have interrupted anything of ours.
         """
-        if self.closed:
+        if self.closed and not (in_signal and not self._ended):
+            # A signal that comes within the end itself sees it through: nothing beneath it may go on.
             return
         stuck_s = _STUCK_SIGNAL_S if in_signal else _STUCK_S
         deadline_s = time.monotonic() + timeout_s
@@ -155,6 +159,7 @@ class Delivery:
         self.closed = True
         self.collect(stuck_s=stuck_s)
         sender.evacuate()
+        self._ended = True
         self._stop()
         sender.close()
         counts = self.counts()
@@ -265,6 +270,17 @@ class Delivery:
         for thread in self._threads:
             if thread is not threading.current_thread():
                 thread.join(max(until_s - time.monotonic(), 0))
+
+
+def _without_signals(work: Callable[[], None]) -> None:
+    """Run a thread of ours, to which no signal of the program is delivered.
+
+    The system may give a signal to any thread; Python's handlers run in the main one, which sleeps on, if it waits in a call of
+    the system's, when another thread was woken instead.
+    """
+    if hasattr(signal, "pthread_sigmask"):
+        signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals() - _FAULTS)
+    work()
 
 
 def _bare(event: bytes) -> bytes:

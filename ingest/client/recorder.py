@@ -4,6 +4,8 @@
   ends without the interpreter's exit handlers (before Python 3.13) or with none inherited (since).
 - **SIGTERM**: only where nobody handles it, when the client is made in the main thread: what waits is sent or put to disk, then
   the signal takes its usual course, exit status included. An application that sets a handler, before or after, has it alone.
+  Not in children of `multiprocessing`: a handler of Python's does not run where the signal comes an instant before a wait that
+  nothing ends, and who ends a pool by that signal would wait for ever.
 - **Fork**: the child begins anew, with nothing of the parent's in memory; the parent goes on.
 """
 
@@ -122,10 +124,31 @@ def close_all(*, in_signal: bool = False) -> None:
 def _hook_fork() -> None:
     if "fork" not in _hooks and hasattr(os, "register_at_fork"):
         _hooks.add("fork")
-        os.register_at_fork(after_in_child=_begin_all)
+        os.register_at_fork(before=_unhook_sigterm, after_in_parent=_hook_sigterm_again, after_in_child=_begin_all)
+
+
+def _unhook_sigterm() -> None:
+    """Before a fork: the child has no handler of ours until it is known what kind of child it is.
+
+    Not even for a moment: Python forgets a signal that comes to a child with a handler before it has begun.
+    """
+    with contextlib.suppress(ValueError):
+        if signal.getsignal(signal.SIGTERM) is _on_sigterm:
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+            _hooks.add("sigterm again")
+
+
+def _hook_sigterm_again() -> None:
+    if "sigterm again" in _hooks:
+        _hooks.discard("sigterm again")
+        _hook_sigterm()
 
 
 def _begin_all() -> None:
+    _hooks.discard("sigterm again")
+    # Where another thread than the main one forked, which cannot change handlers.
+    _unhook_sigterm()
+    _hooks.discard("sigterm again")
     for recorder in list(_recorders):
         with contextlib.suppress(Exception):
             recorder.begin_in_child()
@@ -142,6 +165,8 @@ def _hook_child(*, forked: bool) -> None:
 
         # A priority: without one it would not be called in every kind of child.
         util.Finalize(None, close_all, exitpriority=100)
+    elif forked:
+        _hook_sigterm()
 
 
 def _hook_sigterm() -> None:

@@ -306,8 +306,8 @@ def test_processes_of_multiprocessing_send_at_their_end(server: Answering, start
     assert sorted(server.ids) == ["child 0", "child 1", "child 2", "parent"]
 
 
-def test_a_pool_that_is_ended_by_sigterm_loses_nothing(server: Answering, start: Start) -> None:
-    """`with Pool()` ends its workers by that signal, in the midst of whatever they do."""
+def test_a_pool_that_is_closed_loses_nothing(server: Answering, start: Start) -> None:
+    """Its workers come to their end."""
     program = start(
         """
         ledger = make()
@@ -318,12 +318,49 @@ def test_a_pool_that_is_ended_by_sigterm_loses_nothing(server: Answering, start:
         if __name__ == "__main__":
             with multiprocessing.get_context("fork").Pool(3) as pool:
                 pool.map(work, range(50))
+                pool.close()
+                pool.join()
         """
     )
     assert program.wait(60) == 0
-    server.has(50)
-    # A signal within the orderly end hands over once more what that one may not come to: by its id it counts once.
-    assert set(server.ids) == set(map(str, range(50)))
+    assert sorted(server.ids) == sorted(map(str, range(50)))
+
+
+def test_a_pool_that_is_terminated_is_not_held_up(start: Start) -> None:
+    """`with Pool()` ends its workers by SIGTERM and waits for them without end: the signal takes its usual course in them."""
+    program = start(
+        """
+        ledger = make()
+
+        def work(number):
+            call(ledger, str(number))
+            assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+
+        if __name__ == "__main__":
+            assert signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL
+            with multiprocessing.get_context("fork").Pool(3) as pool:
+                pool.map(work, range(50))
+        """
+    )
+    assert program.wait(60) == 0
+
+
+def test_a_forked_child_without_a_handler_dies_of_sigterm_after_sending(server: Answering, start: Start) -> None:
+    """One that is nobody's pool worker is a program like any other."""
+    program = start(
+        """
+        ledger = make()
+        child = os.fork()
+        if not child:
+            call(ledger, "child")
+            say("ready")
+            time.sleep(60)
+        assert os.waitpid(child, 0)[1] == signal.SIGTERM
+        """.replace("        assert", "        time.sleep(1); os.kill(child, signal.SIGTERM)\n        assert")
+    )
+    said(program, b"ready")
+    assert program.wait(60) == 0
+    assert server.ids == ["child"]
 
 
 def test_workers_forked_from_a_loaded_application_each_send(server: Answering, start: Start) -> None:
