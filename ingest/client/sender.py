@@ -145,9 +145,7 @@ class Sender:
     def close(self) -> None:
         """Let go of files and the connection."""
         self._spool.close()
-        segment, self._segment = self._segment, None
-        if segment is not None:
-            segment.leave()
+        self._leave()
         self._exchange.close()
 
     def forget(self) -> None:
@@ -163,6 +161,8 @@ class Sender:
         """Send until stopped."""
         while self.step():
             pass
+        # One that was claimed while `close` looked elsewhere would be nobody's for as long as this process lives.
+        self._leave()
 
     def step(self, *, wait: bool = True) -> bool:
         """Send one batch; false when there is nothing to do and it is not to wait, or when stopped."""
@@ -267,6 +267,13 @@ class Sender:
         if segment is not None and segment.damaged_bytes:
             self._lose(segment.damaged_events, "damaged", "%s holds torn or damaged calls", segment.path)
         return segment
+
+    def _leave(self) -> None:
+        """Let others have the segment that was claimed."""
+        with self.changed:
+            segment, self._segment = self._segment, None
+        if segment is not None:
+            segment.leave()
 
     def _faulted(self) -> None:
         """After a fault of ours: it must neither end the thread, nor make it run hot, nor be met for ever."""

@@ -493,6 +493,36 @@ def test_whatever_a_server_answers_every_call_is_accepted_or_refused_by_it(
     eventually("each was answered for", lambda: set(ids) <= set(server.ids) | refused)
 
 
+def test_a_file_claimed_at_the_moment_of_closing_is_let_go(
+    server: Answering, make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A client that was closed while its thread looked at the folder keeps nothing from those that come after it."""
+    server.script = lambda _: Says(status=503)
+    first = make(server, batch_events_max=1)
+    ids = call(first, 3)
+    first.close(0)
+    claimed, closed = threading.Event(), threading.Event()
+    claim = spooling.Spool.claim
+
+    def slowly(spool: spooling.Spool) -> spooling.Segment | None:
+        found = claim(spool)
+        if found is not None:
+            claimed.set()
+            assert closed.wait(60)
+        return found
+
+    monkeypatch.setattr(spooling.Spool, "claim", slowly)
+    second = make(server)
+    ids += call(second, 1)
+    assert claimed.wait(60)
+    second.close(0)
+    closed.set()
+    server.script = lambda _: Says()
+    last = make(server)
+    ids += call(last, 1)
+    eventually("each was accepted", lambda: set(ids) <= set(server.ids))
+
+
 def test_a_fault_of_ours_costs_at_most_the_batch_it_is_about(
     server: Answering, make: Make, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
