@@ -18,13 +18,14 @@ from ingest.contract.http_errors import REQUEST_ID_HEADER
 from ingest.contract.request_limits import IDEMPOTENCY_KEY_CHARS_MAX
 from ingest.gateway.credentials import Grant
 from ingest.gateway.mapping import Call, Ending, Recording, id_of, record, retry_id
-from ingest.gateway.passage import DO_NOT_RETRY, answer_headers, refusal, request_headers, target_of
+from ingest.gateway.passage import DO_NOT_RETRY, answer_headers, refusal, request_headers
 from ingest.gateway.payloads import READABLE, Body, Kept, is_held, read, with_log_id
 from ingest.gateway.recorder import Recorder
 from ingest.gateway.routes import Execution
 from ingest.gateway.spool import Entry
 from ingest.http.answers import ClientGone, Receive, Refused, Scope, Send
 from ingest.http.body import InFlight, Share, read_body
+from ingest.http.relay import target_of
 from ingest.http.upstream import Connection, RawHeader, Upstream, UpstreamError
 from ingest.settings import IngestSettings
 

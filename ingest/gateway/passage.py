@@ -6,27 +6,20 @@ host's name becomes the upstream's. Trailers end here, and each answer has the d
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import Callable, Iterable
 from typing import Final
 
 from ingest.contract.http_errors import PROJECT_KEY_HEADER, REQUEST_ID_HEADER
 from ingest.contract.logs import logger
 from ingest.gateway.credentials import Grant
 from ingest.http.answers import ClientGone, RawHeaders, Receive, Refused, Scope, Send
+from ingest.http.relay import HOP_BY_HOP, READ_FIRST_BYTES_MAX, RelayedBody, is_streamed, target_of
 from ingest.http.upstream import Connection, RawHeader, Upstream, UpstreamError
 
 log = logger(__name__)
 
-_HOP_BY_HOP: Final = frozenset(
-    {
-        *(b"connection", b"keep-alive", b"proxy-connection", b"te", b"trailer", b"transfer-encoding", b"upgrade"),
-        *(b"proxy-authenticate", b"proxy-authorization"),
-    }
-)
 _KEY: Final = PROJECT_KEY_HEADER.encode()
 _REQUEST_ID: Final = REQUEST_ID_HEADER.encode()
-# A body up to that size is read first: one packet to send, and a safe request can be sent again.
-_READ_FIRST_BYTES_MAX: Final = 64 * 1024
 _EVENT_STREAM: Final = b"text/event-stream"
 # What may be sent twice, because it changes nothing.
 _SAFE: Final = frozenset({"GET", "HEAD", "OPTIONS"})
@@ -72,7 +65,7 @@ class Passage:
             Refused: 502 where the upstream cannot be reached or broke off, 504 where it does not answer; nothing was sent yet.
             ClientGone: the client went away, or was cut off in the midst of an answer that broke off.
         """
-        body = _Body(receive)
+        body = RelayedBody(receive)
         exchange = _Exchange(self._upstream, body, timeout_s=self._timeout_s)
         began = False
         try:
@@ -104,7 +97,7 @@ class Passage:
             async for chunk in connection.body():
                 if seen is not None:
                     seen.append(chunk)
-                    if sum(map(len, seen)) > _READ_FIRST_BYTES_MAX:
+                    if sum(map(len, seen)) > READ_FIRST_BYTES_MAX:
                         seen = None
                 await send({"type": "http.response.body", "body": chunk, "more_body": True})
         finally:
@@ -119,7 +112,7 @@ class _Exchange:
 
     connection: Connection
 
-    def __init__(self, upstream: Upstream, body: "_Body", *, timeout_s: float) -> None:
+    def __init__(self, upstream: Upstream, body: RelayedBody, *, timeout_s: float) -> None:
         self._upstream = upstream
         self._body = body
         self._timeout_s = timeout_s
@@ -136,7 +129,7 @@ class _Exchange:
             UpstreamError, TimeoutError: no answer came.
             ClientGone: the client went away before it had sent all.
         """
-        streamed = _is_streamed(scope["headers"])
+        streamed = is_streamed(scope["headers"])
         first = b"" if streamed else await self._body.whole()
         again = scope["method"] in _SAFE and not streamed
         self._take(await self._upstream.connect())
@@ -195,52 +188,10 @@ class _Exchange:
 
     async def _upload(self, connection: Connection, *, chunked: bool) -> None:
         try:
-            async for chunk in self._body.chunks():
-                async with asyncio.timeout(self._timeout_s):
-                    await connection.write(b"%x\r\n%b\r\n" % (len(chunk), chunk) if chunked else chunk)
-            if chunked:
-                await connection.write(b"0\r\n\r\n")
+            await self._body.send_on(connection, chunked=chunked, write_s_max=self._timeout_s)
         except ClientGone:
             connection.close()
             raise
-
-
-class _Body:
-    """The body of a request, read by one reader, who afterwards notices when the client goes away."""
-
-    def __init__(self, receive: Receive) -> None:
-        self.client_gone = False
-        self._receive = receive
-        self._complete = asyncio.Event()
-
-    async def chunks(self) -> AsyncIterator[bytes]:
-        """Give the parts as they come.
-
-        Raises:
-            ClientGone: it went away before the end.
-        """
-        while True:
-            message = await self._receive()
-            if message["type"] == "http.disconnect":
-                self.client_gone = True
-                raise ClientGone
-            if chunk := message.get("body", b""):
-                yield chunk
-            if not message.get("more_body", False):
-                self._complete.set()
-                return
-
-    async def whole(self) -> bytes:
-        """Read all of it."""
-        return b"".join([chunk async for chunk in self.chunks()])
-
-    async def gone(self, connection: Connection) -> None:
-        """Close the connection as soon as the client, having sent all, goes away."""
-        await self._complete.wait()
-        while (await self._receive())["type"] != "http.disconnect":
-            pass
-        self.client_gone = True
-        connection.close()
 
 
 def refusal(error: UpstreamError | TimeoutError, *, timeout_s: float) -> Refused:
@@ -276,13 +227,6 @@ def answer_headers(headers: Iterable[RawHeader], request_id: str, more: RawHeade
     return [*found, *more]
 
 
-def target_of(scope: Scope) -> bytes:
-    """Return path and query as they came: a path that is decoded and encoded again is not always the same path."""
-    path: bytes = scope["raw_path"]
-    query: bytes = scope["query_string"]
-    return path + b"?" + query if query else path
-
-
 def _of_the_message(headers: Iterable[RawHeader]) -> tuple[list[RawHeader], bool]:
     """Return the headers that are not of one connection only, and whether the body came in chunks."""
     found = list(headers)
@@ -291,13 +235,4 @@ def _of_the_message(headers: Iterable[RawHeader]) -> tuple[list[RawHeader], bool
         b"keep-alive",
     }
     chunked = any(name == b"transfer-encoding" for name, _ in found)
-    return [(name, value) for name, value in found if name not in _HOP_BY_HOP and name not in named], chunked
-
-
-def _is_streamed(headers: Iterable[RawHeader]) -> bool:
-    for name, value in headers:
-        if name == b"transfer-encoding":
-            return True
-        if name == b"content-length":
-            return not value.isdigit() or int(value) > _READ_FIRST_BYTES_MAX
-    return False
+    return [(name, value) for name, value in found if name not in HOP_BY_HOP and name not in named], chunked

@@ -4,29 +4,23 @@ Bodies are streamed both ways. Left out is only what belongs to one connection (
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import Iterable
 from typing import Final
 
 from ingest.contract.http_errors import REQUEST_ID_HEADER
 from ingest.contract.logs import logger
 from ingest.http.answers import ClientGone, Receive, Refused, Scope, Send
+from ingest.http.relay import HOP_BY_HOP, RelayedBody, is_streamed, target_of
 from ingest.http.upstream import Connection, RawHeader, Upstream, UpstreamError
 from ingest.settings import IngestSettings
 
 log = logger(__name__)
 
-_HOP_BY_HOP: Final = frozenset(
-    {
-        *(b"connection", b"keep-alive", b"proxy-connection", b"te", b"trailer", b"transfer-encoding", b"upgrade"),
-        *(b"proxy-authenticate", b"proxy-authorization"),
-    }
-)
 # Not passed on either: we have answered `expect` ourselves by reading the body, and the request id is given below.
 _REPLACED: Final = frozenset({b"expect", REQUEST_ID_HEADER.encode()})
 # Not passed back: this server dates every answer, and a header that may stand once must not stand twice.
 _OUR_OWN: Final = frozenset({b"date"})
 _EVENT_STREAM: Final = b"text/event-stream"
-_READ_FIRST_BYTES_MAX: Final = 64 * 1024
 
 
 class Forwarder:
@@ -60,8 +54,8 @@ class Forwarder:
             Refused: 503 where the query service cannot be reached, 502 where it broke off, 504 where it does not answer.
             ClientGone: the client went away; what was going on at the query service is given up.
         """
-        body = _Body(receive)
-        streamed = _is_large(scope["headers"])
+        body = RelayedBody(receive)
+        streamed = is_streamed(scope["headers"])
         connection: Connection | None = None
         gone: asyncio.Task[None] | None = None
         began = False
@@ -72,9 +66,9 @@ class Forwarder:
                 # Ends the exchange from outside, whatever it is waiting for.
                 gone = asyncio.create_task(body.gone(connection))
                 headers, chunked = _request_headers(scope["headers"], request_id)
-                connection.send(scope["method"], _target(scope), headers, first)
+                connection.send(scope["method"], target_of(scope), headers, first)
                 if streamed:
-                    await _send_on(body, connection, chunked=chunked)
+                    await body.send_on(connection, chunked=chunked)
                 await connection.head()
             began = True
             await self._pass_back(connection, send, request_id)
@@ -100,7 +94,7 @@ class Forwarder:
                 self._upstream.release(connection)
 
     async def _pass_back(self, connection: Connection, send: Send, request_id: str) -> None:
-        headers = [(name, value) for name, value in connection.headers if name not in _HOP_BY_HOP and name not in _OUR_OWN]
+        headers = [(name, value) for name, value in connection.headers if name not in HOP_BY_HOP and name not in _OUR_OWN]
         names = dict(headers)
         if REQUEST_ID_HEADER.encode() not in names:
             headers.append((REQUEST_ID_HEADER.encode(), request_id.encode()))
@@ -118,61 +112,6 @@ class Forwarder:
         await send({"type": "http.response.body", "body": b""})
 
 
-class _Body:
-    """The body of a request, read by one reader, who afterwards notices when the client goes away."""
-
-    def __init__(self, receive: Receive) -> None:
-        self.client_gone = False
-        self._receive = receive
-        self._complete = asyncio.Event()
-
-    async def chunks(self) -> AsyncIterator[bytes]:
-        """Give the parts as they come.
-
-        Raises:
-            ClientGone: it went away before the end.
-        """
-        while True:
-            message = await self._receive()
-            if message["type"] == "http.disconnect":
-                self.client_gone = True
-                raise ClientGone
-            if chunk := message.get("body", b""):
-                yield chunk
-            if not message.get("more_body", False):
-                self._complete.set()
-                return
-
-    async def whole(self) -> bytes:
-        """Read all of it."""
-        return b"".join([chunk async for chunk in self.chunks()])
-
-    async def gone(self, connection: Connection) -> None:
-        """Close the connection as soon as the client, having sent all, goes away."""
-        await self._complete.wait()
-        while (await self._receive())["type"] != "http.disconnect":
-            pass
-        self.client_gone = True
-        connection.close()
-
-
-async def _send_on(body: _Body, connection: Connection, *, chunked: bool) -> None:
-    async for chunk in body.chunks():
-        await connection.write(b"%x\r\n%b\r\n" % (len(chunk), chunk) if chunked else chunk)
-    if chunked:
-        await connection.write(b"0\r\n\r\n")
-
-
-def _is_large(headers: Iterable[RawHeader]) -> bool:
-    """Tell whether a body should be streamed; the usual one is read first, which costs less."""
-    for name, value in headers:
-        if name == b"transfer-encoding":
-            return True
-        if name == b"content-length":
-            return not value.isdigit() or int(value) > _READ_FIRST_BYTES_MAX
-    return False
-
-
 def _request_headers(headers: Iterable[RawHeader], request_id: str) -> tuple[list[RawHeader], bool]:
     """Return the headers to send on, and whether the body goes in chunks because its length was not given."""
     passed = []
@@ -180,7 +119,7 @@ def _request_headers(headers: Iterable[RawHeader], request_id: str) -> tuple[lis
     for name, value in headers:
         if name == b"transfer-encoding":
             chunked = True
-        elif name not in _HOP_BY_HOP and name not in _REPLACED:
+        elif name not in HOP_BY_HOP and name not in _REPLACED:
             sized = sized or name == b"content-length"
             passed.append((name, value))
     chunked = chunked and not sized
@@ -189,10 +128,3 @@ def _request_headers(headers: Iterable[RawHeader], request_id: str) -> tuple[lis
     # One id for both services' logs.
     passed.append((REQUEST_ID_HEADER.encode(), request_id.encode()))
     return passed, chunked
-
-
-def _target(scope: Scope) -> bytes:
-    # As it came: a path that is decoded and encoded again is not always the same path.
-    path: bytes = scope["raw_path"]
-    query: bytes = scope["query_string"]
-    return path + b"?" + query if query else path

@@ -16,18 +16,13 @@ import msgspec
 from multidict import CIMultiDict
 from yarl import URL
 
+from ingest.http.relay import HOP_BY_HOP
 from ingest.mcp.endings import Ending
 from ingest.mcp.frames import Kind
 from ingest.mcp.heads import RawHeader, answer_head, request_head
 from ingest.mcp.tap import Tap
 
 _CONNECT_S: Final = 30.0
-_HOP_BY_HOP: Final = frozenset(
-    {
-        *(b"connection", b"keep-alive", b"proxy-connection", b"te", b"trailer", b"transfer-encoding", b"upgrade"),
-        *(b"proxy-authenticate", b"proxy-authorization"),
-    }
-)
 # The server is to be told its own name; and its body we have waited for already.
 _REPLACED: Final = frozenset({b"host", b"expect"})
 _LOOPBACK: Final = frozenset({"localhost", "127.0.0.1", "::1"})
@@ -101,7 +96,7 @@ class Proxy:
     async def _ask(self, method: str, target: bytes, headers: list[RawHeader], body: "_Body", send: Any) -> Ending | None:
         passed: CIMultiDict[str] = CIMultiDict()
         for name, value in headers:
-            if name not in _HOP_BY_HOP and name not in _REPLACED:
+            if name not in HOP_BY_HOP and name not in _REPLACED:
                 passed.add(name.decode("latin-1"), _text(value))
         names = {name for name, _ in headers}
         data = body.pieces() if {b"content-length", b"transfer-encoding"} & names else None
@@ -135,7 +130,7 @@ class Proxy:
         host = next((value for name, value in asked if name == b"host"), b"")
         for given, value in raw:
             name = given.lower()
-            if name in _HOP_BY_HOP:
+            if name in HOP_BY_HOP:
                 continue
             own = self._origin.encode("latin-1")
             if name == b"location" and value.startswith(own) and value[len(own) : len(own) + 1] in (b"/", b"?", b""):

@@ -10,20 +10,15 @@ import pytest
 from ingest.contract.partitioning import event_key
 from tests.support.kafka_clients import CODECS, KCAT, KINDS, KafkaClient, Sent, config, owned
 from tests.support.kafka_truth import Books, Counted
-from tests.support.pipeline import Pipeline
+from tests.support.pipeline import Pipeline, at_work
 
 pytestmark = pytest.mark.real
 
 
 @pytest.fixture(scope="module")
 def pipeline(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pipeline]:
-    made = Pipeline(Path(tmp_path_factory.mktemp("clients")))
-    try:
-        made.start()
-        made.start_worker()
+    with at_work(Path(tmp_path_factory.mktemp("clients"))) as made:
         yield made
-    finally:
-        made.stop()
 
 
 @pytest.fixture(params=KINDS)

@@ -10,7 +10,7 @@ from ingest.contract.event import EVENT_BYTES_MAX
 from ingest.contract.topics import HEADER_FIRST_ACCEPTED_MS, HEADER_FORWARDED_AMONG, HEADER_REPLAY_OF, RECORD_BYTES_MAX
 from tests.support.kafka_clients import KINDS, KafkaClient, Sent, config, owned
 from tests.support.kafka_truth import Books
-from tests.support.pipeline import Pipeline
+from tests.support.pipeline import Pipeline, at_work
 
 pytestmark = pytest.mark.real
 
@@ -20,13 +20,8 @@ OURS = (HEADER_FIRST_ACCEPTED_MS, HEADER_FORWARDED_AMONG, HEADER_REPLAY_OF)
 
 @pytest.fixture(scope="module")
 def pipeline(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pipeline]:
-    made = Pipeline(Path(tmp_path_factory.mktemp("rubbish")))
-    try:
-        made.start()
-        made.start_worker()
+    with at_work(Path(tmp_path_factory.mktemp("rubbish"))) as made:
         yield made
-    finally:
-        made.stop()
 
 
 @pytest.fixture(params=KINDS)

@@ -11,20 +11,15 @@ import pytest
 from query_api.progress import progress
 from tests.support.kafka_clients import CODECS, TRANSACTIONAL, KafkaClient, Sent, config, owned
 from tests.support.kafka_truth import Books
-from tests.support.pipeline import Pipeline, eventually
+from tests.support.pipeline import Pipeline, at_work, eventually
 
 pytestmark = pytest.mark.real
 
 
 @pytest.fixture(scope="module")
 def pipeline(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pipeline]:
-    made = Pipeline(Path(tmp_path_factory.mktemp("transactions")))
-    try:
-        made.start()
-        made.start_worker()
+    with at_work(Path(tmp_path_factory.mktemp("transactions"))) as made:
         yield made
-    finally:
-        made.stop()
 
 
 @pytest.fixture(params=TRANSACTIONAL)

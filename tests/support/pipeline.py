@@ -2,7 +2,8 @@
 
 import asyncio
 import signal
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,19 @@ from tests.support.ingest_service import HOST, free_port
 from tests.support.own_kafka import OwnCluster, OwnKafka
 from tests.support.process import WAIT_S, Process, eventually
 
-__all__ = ["Pipeline", "Process", "eventually"]
+__all__ = ["Pipeline", "Process", "at_work", "eventually"]
+
+
+@contextmanager
+def at_work(folder: Path) -> "Iterator[Pipeline]":
+    """Give a pipeline with one worker, and stop it."""
+    made = Pipeline(folder)
+    try:
+        made.start()
+        made.start_worker()
+        yield made
+    finally:
+        made.stop()
 
 
 class Pipeline:

@@ -3,10 +3,9 @@
 import os
 
 import pytest
+import re2
 
 from ingest.contract import secret_signs
-
-re2 = pytest.importorskip("re2")
 
 
 def test_a_child_looks_with_an_automaton_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
