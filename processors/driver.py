@@ -152,13 +152,18 @@ class RunConsumer(stock.Consumer):  # type: ignore[misc]
 
     async def _getmany(self, active_partitions: set[TP] | None, timeout: float) -> Mapping[TP, list[Any]]:  # noqa: ASYNC109, ARG002
         turn = self._turn
-        free = {tp for tp in self._next.keys() - self._resting if self._in_flight.get(tp, 0) < _RUNS_IN_FLIGHT}
+        active = self._next.keys() - self._resting
+        free = {tp for tp in active if self._in_flight.get(tp, 0) < _RUNS_IN_FLIGHT}
         wanted = {tp for tp in free if not self._gathered[tp].full} if self._held_bytes < self.ahead_bytes else set()
-        wait_s = self._wait_s(free, timeout)
+        wait_s = self._until_due_s(free, timeout)
         if not wanted or all(self._gathered[tp].due_s > time.monotonic() for tp in wanted):
             # Nothing may come in, or nothing that would be due before the rest of it is there.
             await self._freed_within(min(wait_s, _DRAIN_S) if wanted else wait_s)
             wait_s = 0.0
+        elif len(free) < len(active):
+            wait_s = min(wait_s, _BUSY_FETCH_S)
+        elif self._hollow_since:
+            wait_s = min(wait_s, _HOLLOW_S)
         fetched = await self.thread.fetch(wanted, wait_s) if wanted and turn == self._turn else Fetched()
         generation = self.app.consumer_generation_id
         if turn != self._turn:
@@ -173,12 +178,8 @@ class RunConsumer(stock.Consumer):  # type: ignore[misc]
                 runs[tp] = [self._fold(tp, generation, hollow_until=fetched.positions[tp])]
         return runs
 
-    def _wait_s(self, free: set[TP], timeout_s: float) -> float:
-        """Return how long a fetch may wait for records: until what is gathered is due, or what is busy may be free."""
-        if len(free) < len(self._next.keys() - self._resting):
-            timeout_s = _BUSY_FETCH_S
-        elif self._hollow_since:
-            timeout_s = _HOLLOW_S
+    def _until_due_s(self, free: set[TP], timeout_s: float) -> float:
+        """Return how long it is until something gathered is due, at most the timeout."""
         due_s = min((self._gathered[tp].due_s for tp in free if len(self._gathered[tp])), default=None)
         return timeout_s if due_s is None else min(timeout_s, max(0.0, due_s - time.monotonic()))
 

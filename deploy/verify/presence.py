@@ -65,9 +65,10 @@ def _look(
         for (incarnation, partition), end in proved.items()
     )
     proof, day = within or "0", "toUnixTimestamp(toStartOfDay({}))"
-    some, parameters = "", {}
+    some, limit, parameters = "", f" LIMIT {_DOUBTS_MAX}", {}
     if again is not None:
-        some = " AND name IN {names:Array(String)}"
+        # All of their days: a limit might leave out just those that are in doubt.
+        some, limit = " AND name IN {names:Array(String)}", ""
         parameters["names"] = sorted({name for _, name in again})
     sums = ", ".join(
         f"min({name}_first) AS {name}_from, max({name}_last) AS {name}_to" for name in ("there", "proved", "logged")
@@ -84,7 +85,7 @@ def _look(
         f" FROM {tables.TOOL_EXECUTIONS} WHERE project_id = {{project:String}} AND name != ''{some})"
         " GROUP BY day, name"
         " HAVING proved_from < there_from OR proved_to > there_to OR there_from < logged_from OR there_to > logged_to"
-        f" LIMIT {_DOUBTS_MAX}",
+        f"{limit}",
         project=project_id,
         **parameters,
     )
