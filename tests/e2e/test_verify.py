@@ -142,7 +142,7 @@ def test_it_finds_whose_presence_was_changed_by_hand(pipeline: Pipeline) -> None
     pipeline.rows(
         "INSERT INTO usage_windows (batch_month, kind, project_id, window_start, session_id, first_call, last_call_ms)"
         " SELECT batch_month, kind, project_id, window_start, session_id, first_call, last_call_ms + 1 FROM usage_windows"
-        f" WHERE kind = 'session_day' AND session_id = '{session}' LIMIT 1"
+        f" WHERE kind = 'session_day' AND session_id = '{session}' ORDER BY last_call_ms DESC LIMIT 1"
     )
     assert found("session_day", session)
 
