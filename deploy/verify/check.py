@@ -14,7 +14,7 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import KafkaError
 
 from deploy.verify.receipts import Receipts
-from deploy.verify.report import FINDINGS_MAX, Finding, Report, finding
+from deploy.verify.report import FINDINGS_MAX, Finding, ProjectTotals, Report, finding
 from deploy.verify.store import Store
 from deploy.verify.usage import ProjectUsage
 from ingest.contract import tables
@@ -50,12 +50,17 @@ def verify(kafka: str, clickhouse: str, *, progress: Tell | None = None) -> Repo
     """
     tell = progress or (lambda *_: None)
     tell("log", 0, 1)
-    log = asyncio.run(_log(kafka))
+    log = asyncio.run(read_log(kafka))
     with Store(clickhouse) as store:
-        return _report(store, log, tell, again=lambda: asyncio.run(_log(kafka)))
+        return _report(store, log, tell, again=lambda: asyncio.run(read_log(kafka)))
 
 
-async def _log(kafka: str) -> Log:
+async def read_log(kafka: str) -> Log:
+    """Ask Kafka.
+
+    Raises:
+        BrokerUnavailable: it does not answer.
+    """
     consumer = AIOKafkaConsumer(bootstrap_servers=kafka, enable_auto_commit=False, group_id=None)
     group = AIOKafkaConsumer(bootstrap_servers=kafka, enable_auto_commit=False, group_id=CONSUMER_GROUP)
     try:
@@ -93,12 +98,12 @@ def _report(store: Store, log: Log, tell: Tell, *, again: Callable[[], Log]) -> 
         tell(name, number, len(steps))
         findings += step()
     usage = ProjectUsage(store)
-    projects = []
-    names = usage.projects()
-    for number, project in enumerate(names):
-        tell("usage", number, len(names))
-        totals, found = usage.check(project)
-        projects.append(totals)
+    projects: list[ProjectTotals] = []
+    together = usage.projects()
+    for names in together:
+        tell("usage", len(projects), sum(map(len, together)))
+        totals, found = usage.check(names)
+        projects += totals
         findings += found
     records, count, lost = receipts.totals()
     known_ids, horizon_ms = _horizon(store, log.incarnation)
@@ -108,15 +113,28 @@ def _report(store: Store, log: Log, tell: Tell, *, again: Callable[[], Log]) -> 
         receipts=count,
         records=records,
         lost_records=lost,
-        lag_records=sum(
-            max(0, end - receipts.proved_now.get(partition, start)) for partition, (start, end) in log.ends.items()
-        ),
+        lag_records=_lag(log, receipts),
         known_ids=known_ids,
         horizon_ms=horizon_ms,
         projects=projects,
         findings=tuple(findings[:FINDINGS_MAX]),
         **{name: sum(getattr(each, name) for each in projects) for name in _COUNTS},
     )
+
+
+def lag_records(kafka: str, clickhouse: str) -> int:
+    """Return how many offsets no receipt covers yet, which is asked much faster than all that `verify` asks.
+
+    Raises:
+        BrokerUnavailable: Kafka does not answer.
+    """
+    log = asyncio.run(read_log(kafka))
+    with Store(clickhouse) as store:
+        return _lag(log, Receipts(store, incarnation=log.incarnation, began=log.began))
+
+
+def _lag(log: Log, receipts: Receipts) -> int:
+    return sum(max(0, end - receipts.proved_now.get(partition, start)) for partition, (start, end) in log.ends.items())
 
 
 def log_ends(log: Log, proved_now: dict[int, int], *, again: Callable[[], Log]) -> Iterator[Finding]:

@@ -7,7 +7,7 @@ again, and counts if it stays.
 """
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -25,24 +25,24 @@ _LATEST_MS: Final = 2**62
 
 # Where batches are proved to: (incarnation, partition) -> next offset.
 Proved = Mapping[tuple[str, int], int]
-# Start of the day, epoch s; user or session.
-Doubt = tuple[int, str]
+# Project; start of the day, epoch s; user or session.
+Doubt = tuple[str, int, str]
 
 
-def presence(store: Store, project_id: str, proved: Proved) -> Iterator[Finding]:
-    """Compare a project's rows of days with its logs.
+def presence(store: Store, projects: Sequence[str], proved: Proved) -> Iterator[Finding]:
+    """Compare projects' rows of days with their logs.
 
     Args:
         proved: as one question to `usage_windows` saw it, before this.
     """
     for kind, column in _KINDS.items():
-        doubts = _look(store, project_id, kind, column, proved, None)
+        doubts = _look(store, projects, kind, column, proved, None)
         for _ in range(_LOOKS - 1):
             if not doubts:
                 break
             time.sleep(_PAUSE_S)  # nothing tells when what was under way has landed
-            doubts = _look(store, project_id, kind, column, proved, doubts)
-        for (day_s, name), (there, logged) in sorted(doubts.items()):
+            doubts = _look(store, projects, kind, column, proved, doubts)
+        for (project_id, day_s, name), (there, logged) in sorted(doubts.items()):
             yield finding(
                 "usage_differs",
                 f"project {project_id!r}, {datetime.fromtimestamp(day_s, tz=UTC):%Y-%m-%d}, {column} {name!r}: logs say"
@@ -53,7 +53,7 @@ def presence(store: Store, project_id: str, proved: Proved) -> Iterator[Finding]
 
 
 def _look(
-    store: Store, project_id: str, kind: str, column: str, proved: Proved, again: Mapping[Doubt, Any] | None
+    store: Store, projects: Sequence[str], kind: str, column: str, proved: Proved, again: Mapping[Doubt, Any] | None
 ) -> dict[Doubt, tuple[tuple[int, int], tuple[int, int]]]:
     """Return (first, last) as rows of days and as logs have them, by what does not fit.
 
@@ -65,31 +65,32 @@ def _look(
         for (incarnation, partition), end in proved.items()
     )
     proof, day = within or "0", "toUnixTimestamp(toStartOfDay({}))"
-    some, limit, parameters = "", f" LIMIT {_DOUBTS_MAX}", {}
+    some, limit, parameters = "", f" LIMIT {_DOUBTS_MAX}", {"projects": list(projects)}
     if again is not None:
         # All of their days: a limit might leave out just those that are in doubt.
         some, limit = " AND name IN {names:Array(String)}", ""
-        parameters["names"] = sorted({name for _, name in again})
+        parameters["projects"] = sorted({project_id for project_id, _, _ in again})
+        parameters["names"] = sorted({name for _, _, name in again})
     sums = ", ".join(
         f"min({name}_first) AS {name}_from, max({name}_last) AS {name}_to" for name in ("there", "proved", "logged")
     )
     rows = store.rows(
-        f"SELECT day, name, {sums} FROM ("
-        f" SELECT {day.format('window_start')} AS day, {column} AS name, tupleElement(first_call, 1) AS there_first,"
-        f"  last_call_ms AS there_last, toInt64({_LATEST_MS}) AS proved_first, toInt64(-1) AS proved_last,"
+        f"SELECT project_id, day, name, {sums} FROM ("
+        f" SELECT project_id, {day.format('window_start')} AS day, {column} AS name,"
+        f"  tupleElement(first_call, 1) AS there_first, last_call_ms AS there_last,"
+        f"  toInt64({_LATEST_MS}) AS proved_first, toInt64(-1) AS proved_last,"
         f"  toInt64({_LATEST_MS}) AS logged_first, toInt64(-1) AS logged_last"
-        f" FROM {tables.USAGE_WINDOWS} WHERE project_id = {{project:String}} AND kind = '{kind}'{some}"
-        f" UNION ALL SELECT {day.format('timestamp')}, {column} AS name, {_LATEST_MS}, -1,"
+        f" FROM {tables.USAGE_WINDOWS} WHERE project_id IN {{projects:Array(String)}} AND kind = '{kind}'{some}"
+        f" UNION ALL SELECT project_id, {day.format('timestamp')}, {column} AS name, {_LATEST_MS}, -1,"
         f"  if({proof}, toUnixTimestamp64Milli(timestamp), {_LATEST_MS}), if({proof}, toUnixTimestamp64Milli(timestamp), -1),"
         "  toUnixTimestamp64Milli(timestamp), toUnixTimestamp64Milli(timestamp)"
-        f" FROM {tables.TOOL_EXECUTIONS} WHERE project_id = {{project:String}} AND name != ''{some})"
-        " GROUP BY day, name"
+        f" FROM {tables.TOOL_EXECUTIONS} WHERE project_id IN {{projects:Array(String)}} AND name != ''{some})"
+        " GROUP BY project_id, day, name"
         " HAVING proved_from < there_from OR proved_to > there_to OR there_from < logged_from OR there_to > logged_to"
         f"{limit}",
-        project=project_id,
         **parameters,
     )
-    found = {(day_s, name): ((a, b), (c, d)) for day_s, name, a, b, _, _, c, d in rows}
+    found = {(project_id, day_s, name): ((a, b), (c, d)) for project_id, day_s, name, a, b, _, _, c, d in rows}
     return found if again is None else {doubt: said for doubt, said in found.items() if doubt in again}
 
 

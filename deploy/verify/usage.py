@@ -1,8 +1,8 @@
-"""Logs = usage, project by project: of each hour and status as many rows as calls, in every kind of usage row."""
+"""Logs = usage in each project: of each hour and status as many rows as calls, in every kind of usage row."""
 
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -27,85 +27,115 @@ _PAUSE_S: Final = 0.5
 
 _DAY_S: Final = 24 * 3600
 
-Hour = tuple[int, str]  # (start, epoch s; status); of a kind with windows of a day the hour it starts
+# Small projects are asked about together: so many at most, of so many calls in all unless one alone has more.
+_TOGETHER_MAX: Final = 200
+_TOGETHER_CALLS_MAX: Final = 1_000_000
+
+Hour = tuple[str, int, str]  # (project; start, epoch s; status); of a kind with windows of a day the hour it starts
 
 
 class ProjectUsage:
-    """Asks `usage_windows` once a project, which sees each batch whole or not, then counts the rows of just those batches."""
+    """Asks `usage_windows` once for some projects, which sees each batch whole or not, then counts just those batches' rows."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
 
-    def projects(self) -> list[str]:
-        """List all projects that receipts name; '' is of dead letters that do not say whose they are."""
-        rows = self._store.rows(
-            f"SELECT DISTINCT project_id FROM {tables.USAGE_WINDOWS} WHERE kind != '{tables.KIND_RECEIPT}' ORDER BY 1"
-        )
-        return [project for (project,) in rows]
+    def projects(self) -> list[list[str]]:
+        """List all projects that receipts name, those together that are asked about at once.
 
-    def check(self, project_id: str) -> tuple[ProjectTotals, list[Finding]]:
-        """Compare a project's rows and sums; a difference counts if it stays."""
+        '' is of dead letters that do not say whose they are.
+        """
+        rows = self._store.rows(
+            f"SELECT project_id, sum(accepted) FROM {tables.USAGE_WINDOWS} WHERE kind != '{tables.KIND_RECEIPT}'"
+            " GROUP BY project_id ORDER BY project_id"
+        )
+        together: list[list[str]] = []
+        calls = 0
+        for project, accepted in rows:
+            if not together or len(together[-1]) == _TOGETHER_MAX or calls + accepted > _TOGETHER_CALLS_MAX:
+                together.append([])
+                calls = 0
+            together[-1].append(project)
+            calls += accepted
+        return together
+
+    def check(self, projects: Sequence[str]) -> tuple[list[ProjectTotals], list[Finding]]:
+        """Compare projects' rows and sums; a difference counts if it stays."""
         for look in range(_LOOKS):
-            totals, findings, proved = self._look(project_id)
+            totals, findings, proved = self._look(projects)
             if not findings:
                 break
             if look < _LOOKS - 1:
                 # Nothing tells when a worker has filled a hole; it takes a batch.
                 time.sleep(_PAUSE_S)
-        return totals, [*findings, *presence(self._store, project_id, proved)]
+        return totals, [*findings, *presence(self._store, projects, proved)]
 
-    def _look(self, project_id: str) -> tuple[ProjectTotals, list[Finding], Proved]:
-        receipts: Counter[str] = Counter()
+    def _look(self, projects: Sequence[str]) -> tuple[list[ProjectTotals], list[Finding], Proved]:
+        receipts: dict[str, Counter[str]] = {project: Counter() for project in projects}
+        # One question saw each batch of all of them whole or not at all, so its end is that of each.
         proved: dict[tuple[str, int], int] = {}
         calls: dict[str, dict[Hour, int]] = {kind: {} for kind in _KINDS}
-        for kind, incarnation, partition, hour, status, count, next_offset, *counts in self._sums(project_id):
+        for project, kind, incarnation, partition, hour, status, count, next_offset, *counts in self._sums(projects):
             if kind == tables.KIND_PROJECT_RECEIPT:
-                proved[incarnation, partition] = next_offset
-                receipts.update(dict(zip(_COUNTS, counts, strict=True)))
+                proved[incarnation, partition] = max(next_offset, proved.get((incarnation, partition), 0))
+                receipts[project].update(dict(zip(_COUNTS, counts, strict=True)))
             else:
-                calls[kind][hour, status] = count
+                calls[kind][project, hour, status] = count
         rows: dict[str, dict[Hour, int]] = {kind: {} for kind in _KINDS}
-        for hour, status, *of_kinds in self._rows(project_id, proved):
+        for project, hour, status, *of_kinds in self._rows(projects, proved):
             for kind, count in zip(_KINDS, of_kinds, strict=True):
-                start = hour - hour % _DAY_S if kind == tables.KIND_TOOL_DAY else hour
-                rows[kind][start, status] = rows[kind].get((start, status), 0) + count
-        findings = [each for kind in _KINDS for each in _differences(project_id, kind, calls[kind], rows[kind])]
-        totals = ProjectTotals(
-            project_id=project_id,
-            rows=sum(rows[tables.KIND_TOOL_MINUTE].values()),
-            calls=sum(calls[tables.KIND_TOOL_MINUTE].values()),
-            **{name: receipts[name] for name in _COUNTS},
-        )
+                key = project, hour - hour % _DAY_S if kind == tables.KIND_TOOL_DAY else hour, status
+                rows[kind][key] = rows[kind].get(key, 0) + count
+        findings = [each for kind in _KINDS for each in _differences(kind, calls[kind], rows[kind])]
+        logs, counted = (_by_project(of[tables.KIND_TOOL_MINUTE]) for of in (rows, calls))
+        totals = [
+            ProjectTotals(
+                project_id=project,
+                rows=logs[project],
+                calls=counted[project],
+                **{name: receipts[project][name] for name in _COUNTS},
+            )
+            for project in projects
+        ]
         return totals, findings, proved
 
-    def _sums(self, project_id: str) -> Any:
+    def _sums(self, projects: Sequence[str]) -> Any:
         receipt = f"kind = '{tables.KIND_PROJECT_RECEIPT}'"
         sums = ", ".join(f"sum({name})" for name in _COUNTS)
         return self._store.rows(
-            f"SELECT kind, if({receipt}, incarnation, '') AS i, if({receipt}, kafka_partition, 0) AS p,"
+            f"SELECT project_id, kind, if({receipt}, incarnation, '') AS i, if({receipt}, kafka_partition, 0) AS p,"
             f" if({receipt}, 0, toUnixTimestamp(toStartOfHour(window_start))) AS hour, status, sum(calls), max(next_offset),"
-            f" {sums} FROM {tables.USAGE_WINDOWS} WHERE project_id = {{project:String}}"
+            f" {sums} FROM {tables.USAGE_WINDOWS} WHERE project_id IN {{projects:Array(String)}}"
             f" AND kind IN ({', '.join(repr(kind) for kind in (*_KINDS, tables.KIND_PROJECT_RECEIPT))})"
-            " GROUP BY kind, i, p, hour, status",
-            project=project_id,
+            " GROUP BY project_id, kind, i, p, hour, status",
+            projects=list(projects),
         )
 
-    def _rows(self, project_id: str, proved: Proved) -> Any:
+    def _rows(self, projects: Sequence[str], proved: Proved) -> Any:
         within = " OR ".join(
             f"(incarnation = '{incarnation}' AND kafka_partition = {partition} AND first_offset < {end})"
             for (incarnation, partition), end in proved.items()
         )
         counts = ", ".join(f"countIf({only})" for only in _KINDS.values())
         return self._store.rows(
-            f"SELECT toUnixTimestamp(toStartOfHour(timestamp)) AS hour, status, {counts}"
-            f" FROM {tables.TOOL_EXECUTIONS} WHERE project_id = {{project:String}} AND ({within or '0'}) GROUP BY hour, status",
-            project=project_id,
+            f"SELECT project_id, toUnixTimestamp(toStartOfHour(timestamp)) AS hour, status, {counts}"
+            f" FROM {tables.TOOL_EXECUTIONS} WHERE project_id IN {{projects:Array(String)}} AND ({within or '0'})"
+            " GROUP BY project_id, hour, status",
+            projects=list(projects),
         )
 
 
-def _differences(project_id: str, kind: str, calls: dict[Hour, int], rows: dict[Hour, int]) -> Iterator[Finding]:
-    for hour, status in sorted(calls.keys() | rows.keys()):
-        logs, counted = rows.get((hour, status), 0), calls.get((hour, status), 0)
+def _by_project(counts: dict[Hour, int]) -> Counter[str]:
+    made: Counter[str] = Counter()
+    for (project, _, _), count in counts.items():
+        made[project] += count
+    return made
+
+
+def _differences(kind: str, calls: dict[Hour, int], rows: dict[Hour, int]) -> Iterator[Finding]:
+    for project_id, hour, status in sorted(calls.keys() | rows.keys()):
+        key = project_id, hour, status
+        logs, counted = rows.get(key, 0), calls.get(key, 0)
         if logs != counted:
             at = f"{datetime.fromtimestamp(hour, tz=UTC):%Y-%m-%dT%H:00Z}"
             yield finding(

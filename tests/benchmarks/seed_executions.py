@@ -20,7 +20,7 @@ from typing import Final
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from clickhouse_connect.driver.client import Client
 
-from deploy.verify.check import _log
+from deploy.verify.check import read_log
 from ingest.contract.sketch import LN_GAMMA
 from ingest.contract.topics import CONSUMER_GROUP, TOOL_EXECUTIONS
 from processors.opening import Plan
@@ -220,7 +220,7 @@ async def _fill_log(kafka: str, offsets: int) -> None:
         await asyncio.gather(*sent)
     finally:
         await producer.stop()
-    log = await _log(kafka)
+    log = await read_log(kafka)
     plan = Plan(first_offset=offsets - RECORDS, incarnation=log.incarnation, began=0, partitions=PARTITIONS)
     consumer = AIOKafkaConsumer(bootstrap_servers=kafka, group_id=CONSUMER_GROUP, enable_auto_commit=False)
     await consumer.start()
@@ -255,7 +255,7 @@ def seed(folder: Path, rows: int) -> None:
         pipeline.start()
         store = pipeline.store()
         asyncio.run(_fill_log(pipeline.kafka.address, rows // BATCH_EVENTS_ALL * RECORDS))
-        log = asyncio.run(_log(pipeline.kafka.address))
+        log = asyncio.run(read_log(pipeline.kafka.address))
         fill(store, rows=rows, incarnation=log.incarnation, end_ms=time.time_ns() // 1_000_000)
         merged(store)
         for table, count, nbytes in sizes(store):

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from deploy.verify import usage
 from tests.e2e.test_ledger_crashes import recorded
 from tests.support.pipeline import Pipeline, eventually
 
@@ -34,6 +35,20 @@ def test_it_says_nothing_while_events_arrive(pipeline: Pipeline) -> None:
         pipeline.send(recorded(200, salt=f"live{number}"), pack=5)
         assert pipeline.verify().findings == ()
     assert pipeline.settled().accepted == 1300
+
+
+def test_it_says_the_same_however_many_projects_it_asks_about_at_once(
+    pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All together, one after another, or by their calls: the same totals of each."""
+    for number in range(5):
+        pipeline.send(recorded(20, salt=f"of-{number}"), project=f"project-{number}", pack=4)
+    together = pipeline.settled()
+    assert [one.accepted for one in together.projects if one.project_id.startswith("project-")] == [20] * 5
+    for name, most in (("_TOGETHER_MAX", 1), ("_TOGETHER_MAX", 4), ("_TOGETHER_CALLS_MAX", 40)):
+        with monkeypatch.context() as patch:
+            patch.setattr(usage, name, most)
+            assert pipeline.verify() == together
 
 
 SUMS = "('tool_minute', 'tool_hour', 'tool_day', 'user_hour', 'session_hour', 'user_day', 'session_day')"

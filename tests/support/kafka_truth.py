@@ -32,8 +32,8 @@ class Books:
         """Wait until all is proved; see that nothing is found and that the totals agree; return what came since the start."""
         report = self._pipeline.settled()
         # A receipt may land after the ends of the log were asked for, and what it forwarded lies behind them.
-        while (again := self._pipeline.settled()).records != report.records:
-            report = again
+        while self._pipeline.lag():
+            report = self._pipeline.settled()
         assert report.findings == ()
         assert report.accepted == report.rows == report.calls
         return Counted(**{name: getattr(report, name) - getattr(self._before, name) for name in Counted.__dataclass_fields__})

@@ -12,7 +12,7 @@ from clickhouse_connect.driver.client import Client
 
 from deploy import migrate
 from deploy import topics as topic_admin
-from deploy.verify import Report, verify
+from deploy.verify import Report, lag_records, verify
 from ingest.contract.partitioning import event_key, home_partition
 from ingest.contract.store import client
 from ingest.contract.topics import RECORD_BYTES_MAX, TOOL_EXECUTIONS, topics
@@ -106,11 +106,17 @@ class Pipeline:
     def verify(self) -> Report:
         return verify(self.kafka.address, self.clickhouse_url)
 
+    def lag(self) -> int:
+        """Return how many records are not proved yet."""
+        return lag_records(self.kafka.address, self.clickhouse_url)
+
     def settled(self, *, timeout_s: float = WAIT_S) -> Report:
         """Wait until every record is proved, and return what `verify` says then."""
         reports: list[Report] = []
 
         def all_proved() -> bool:
+            if self.lag():
+                return False
             reports[:] = [self.verify()]
             return not reports[0].lag_records
 

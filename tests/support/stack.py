@@ -11,7 +11,7 @@ from typing import Any
 import httpx
 import psutil
 
-from deploy.verify import Report, verify
+from deploy.verify import Report, lag_records, verify
 from tests.support.ingest_service import free_port
 from tests.support.parts import await_line, popen
 from tests.support.pipeline import eventually
@@ -88,7 +88,7 @@ class Stack:
         """Wait until every record is proved, and return what `verify` says."""
         assert self.up is not None
         kafka, clickhouse = self.up.ready["kafka"], self.up.ready["clickhouse"]
-        eventually("every record is proved", lambda: not verify(kafka, clickhouse).lag_records)
+        eventually("every record is proved", lambda: not lag_records(kafka, clickhouse))
         return verify(kafka, clickhouse)
 
     def _url(self, path: str) -> str:
