@@ -19,6 +19,7 @@ from typing import Final
 
 from deploy.embedded import stack_file, stack_ports
 from deploy.embedded.process import FolderLock, die_with_parent, ensure_folder, free_port, require_free_port
+from deploy.embedded.speaker import Speaker
 from deploy.embedded.stack_parts import (
     DATABASE,
     Part,
@@ -87,6 +88,9 @@ class _Stack:
         self._logs = data / "logs"
         self._running: list[list[PartProcess]] = []
         self._stop = asyncio.Event()
+        # With --json standard output belongs to programs.
+        self._speaker = Speaker(sys.stderr if options.as_json else sys.stdout)
+        self._say = self._speaker.say
 
     async def run(self) -> int:
         loop = asyncio.get_running_loop()
@@ -107,6 +111,7 @@ class _Stack:
         finally:
             stack_file.remove(self._data)
             await self._bring_down()
+            self._speaker.close()
         return code
 
     def _asked_to_stop(self) -> None:
@@ -238,14 +243,6 @@ class _Stack:
             await asyncio.gather(*(process.stop() for process in group if process not in front))
         if self._running:
             self._say("stopped; nothing is left running")
-
-    def _say(self, line: str) -> None:
-        # With --json standard output belongs to programs.
-        stream = sys.stderr if self._options.as_json else sys.stdout
-        # A terminal that was closed must not keep the parts from being stopped.
-        with contextlib.suppress(BrokenPipeError, OSError):
-            stream.write(line + "\n")
-            stream.flush()
 
 
 def _next_steps(url: str, key: str) -> str:

@@ -9,6 +9,7 @@ import contextlib
 import json
 import os
 import signal
+import time
 from asyncio.subprocess import Process
 from collections.abc import Callable
 from pathlib import Path
@@ -25,6 +26,9 @@ _BACKOFF_S_MAX: Final = 10.0
 _HEALTHY_S: Final = 60.0
 # Deaths in a row before it was ever ready: it will not come up by itself.
 _ATTEMPTS: Final = 5
+# A message is said once in so long, and in that time so many different ones: who reads along is to understand, not to count.
+_SAID_S: Final = 60.0
+_SAID_MAX: Final = 30
 _POLL_S: Final = 0.05
 _PROBE_S: Final = 5.0
 _LEVELS: Final = ("warning", "error", "critical")
@@ -77,7 +81,7 @@ class PartProcess:
         self._stopping = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._last_line = ""
-        self._last_said = ""
+        self._said: dict[str, float] = {}
         self._was_ready = False
 
     def start(self) -> None:
@@ -209,10 +213,17 @@ class PartProcess:
             return
         if not line.startswith("{"):
             self._last_line = line
-        # A fault that repeats is said once; its log has every line.
-        if important and important != self._last_said and not self._stopping.is_set():
-            self._last_said = important
+        if important and not self._stopping.is_set() and self._is_news(important):
             self._say(f"{self.part.name}: {important}")
+
+    def _is_news(self, message: str) -> bool:
+        """Tell whether it was not said a moment ago: a fault that repeats is said now and then; its log has every line."""
+        now_s = time.monotonic()
+        self._said = {said: at_s for said, at_s in self._said.items() if now_s - at_s < _SAID_S}
+        if message in self._said or len(self._said) >= _SAID_MAX:
+            return False
+        self._said[message] = now_s
+        return True
 
 
 def important_line(line: str) -> str | None:
