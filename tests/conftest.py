@@ -1,5 +1,6 @@
 """Fixtures of every suite: the real Kafka and ClickHouse of this run."""
 
+import os
 from collections.abc import Iterator
 
 import pytest
@@ -10,6 +11,8 @@ from tests.support import parts
 # Nothing is judged by how long it takes: a busy machine must not fail a test.
 settings.register_profile("suite", deadline=None)
 settings.load_profile("suite")
+# Brokers live for seconds here, so that code made fast is never worth its making: a third less CPU for each.
+os.environ.setdefault("TOOLLEDGER_KAFKA_JVM_FLAGS", "-XX:TieredStopAtLevel=1")
 
 
 def pytest_report_header() -> str:

@@ -17,6 +17,7 @@ _COMMANDS: Final = (
     ("TOOLLEDGER_CACHE", "~/.cache/toolledger", "folder of the embedded Kafka's downloads, and of how far files were sent"),
     ("TOOLLEDGER_MAVEN", "", "mirror of Maven Central for the embedded Kafka; unset: Maven Central itself"),
     ("TOOLLEDGER_KAFKA_ARCHIVE", "yes", "`no`: do not make the class archive that halves Kafka's start"),
+    ("TOOLLEDGER_KAFKA_JVM_FLAGS", "", "further flags of the embedded Kafka's JVM, as -XX:TieredStopAtLevel=1"),
 )
 # Read by `ingest.client`, in whatever program records its tool calls.
 _CLIENTS: Final = (

@@ -121,7 +121,11 @@ def _serve(broker: Broker, class_path: tuple[Path, ...], settings: Path, say: ka
             folder=broker.folder,
             log_file=broker.log_file,
             output=sink,
-            flags=[f"-Xmx{broker.heap_mb}m", *_archive_flags(class_path)],
+            flags=[
+                f"-Xmx{broker.heap_mb}m",
+                *_archive_flags(class_path),
+                *os.environ.get("TOOLLEDGER_KAFKA_JVM_FLAGS", "").split(),
+            ],
         )
         try:
             while jvm.poll() is None and not accepts(broker.host, broker.port):

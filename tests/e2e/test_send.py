@@ -152,8 +152,11 @@ FORMS = {
 }
 
 
-@pytest.mark.parametrize("form", FORMS)
-@pytest.mark.parametrize("way", [[], ["--kafka", "--project"]], ids=["http", "kafka"])
+@pytest.mark.parametrize(
+    ("form", "way"),
+    [("lines", []), ("zstd", []), ("gzip", ["--kafka", "--project"]), ("lines", ["--kafka", "--project"])],
+    ids=["http-lines", "http-zstd", "kafka-gzip", "kafka-lines"],
+)
 def test_a_killed_send_goes_on_and_counts_nothing_twice(site: Site, sending: Sending, form: str, way: list[str]) -> None:
     """kill -9 twice, then to the end, of events without ids: as many logs and calls as lines, and the totals say so."""
     file = sending.folder / "calls"
