@@ -8,7 +8,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from query_api.http import corrections, docs, export, failures, internal, letters, logs, stream, usage, v1
+from query_api.http import corrections, dashboard, docs, export, failures, internal, key, letters, logs, stream, usage, v1
 from query_api.http.edge import Handler, Services, endpoint, refusal
 from query_api.http.health import Health
 from query_api.openapi import page_routes
@@ -53,6 +53,7 @@ OPERATIONS: Final = (
     Operation("GET", "/v1/logs/export", export.export, "project"),
     Operation("GET", "/v1/logs/stream", stream.stream, "project"),
     Operation("GET", "/v1/freshness", v1.freshness, "project"),
+    Operation("GET", "/v1/key", key.key, "project"),
     Operation("GET", "/v1/dead-letters", letters.page, "project"),
     Operation("GET", "/v1/dead-letters/{id}", letters.detail, "project"),
     Operation("POST", "/v1/dead-letters/{id}/replay", letters.send_back, "project"),
@@ -69,6 +70,8 @@ def application(services: Services) -> Starlette:
     table += [
         Route(page_routes.DOCUMENT, docs.document),
         Route(page_routes.PAGE, docs.page),
+        Route(dashboard.PAGE, dashboard.page),
+        Route(dashboard.FILES, dashboard.file),
         Route("/healthz", health.healthz),
         Route("/readyz", health.readyz),
         Route("/metrics", health.metrics),

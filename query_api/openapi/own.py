@@ -331,6 +331,27 @@ OWN: Final = Part(
             errors=(400, 401, 403, *AWAY),
             examples=(Example(title="Freshness"),),
         ),
+        Operation(
+            method="GET",
+            path="/v1/key",
+            name="getKey",
+            tag="Usage, in depth",
+            summary="What a key is good for",
+            description="Whose logs and usage it reads, and whether it may send events too.",
+            answers={
+                200: found(
+                    "The key's own.",
+                    record(
+                        {
+                            "project_id": text("Its project."),
+                            "scope": text("`full`: may send too.", enum=["full", "read"]),
+                        }
+                    ),
+                )
+            },
+            errors=(400, 401, 403, *AWAY),
+            examples=(Example(title="The key"),),
+        ),
     ),
     schemas={
         "UsageRow": _USAGE_ROW,

@@ -1,0 +1,1 @@
+"""The page operators open: files for the browser, which asks nothing but the public API."""
