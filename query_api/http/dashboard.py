@@ -1,11 +1,13 @@
 """Routes of the page for operators: files, the same for everybody, without a key; what is in them asks the API with one."""
 
+import asyncio
 from typing import Final
 
 from starlette.requests import Request
 from starlette.responses import Response
 
 from ingest.contract.http_errors import REQUEST_ID_HEADER, request_id
+from query_api.dashboard import charts
 from query_api.dashboard.assets import INDEX, Asset, assets
 from query_api.http.edge import refusal
 
@@ -34,7 +36,14 @@ async def page(request: Request) -> Response:
 
 async def file(request: Request) -> Response:
     """Answer one of its files."""
-    found = assets().get(request.path_params["path"])
+    path = request.path_params["path"]
+    if path == charts.LIBRARY:
+        try:
+            # Packed on a thread: other questions go on meanwhile.
+            return _answer(request, await asyncio.to_thread(charts.library))
+        except FileNotFoundError as error:
+            return refusal(request, 404, f"The library of charts is missing: {error}")
+    found = assets().get(path)
     if found is None:
         return refusal(request, 404, "The page has no such file")
     return _answer(request, found)

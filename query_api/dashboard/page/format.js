@@ -52,6 +52,11 @@ export function clock(ms, zone, { millis = false } = {}) {
   }).format(ms);
 }
 
+/** 12:23 */
+export function minute(ms, zone) {
+  return formatter("date", { timeZone: zone, hour: "2-digit", minute: "2-digit" }).format(ms);
+}
+
 /** Nov 29 */
 export function day(ms, zone) {
   return formatter("date", { timeZone: zone, month: "short", day: "numeric" }).format(ms);
