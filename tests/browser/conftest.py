@@ -9,7 +9,7 @@ from typing import Final
 from urllib.parse import urlencode
 
 import pytest
-from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, expect, sync_playwright
 
 from tests.support.stack import Stack
 
@@ -25,10 +25,15 @@ _ARGUMENTS: Final = (
     "--disable-sync",
     "--no-first-run",
 )
+# On a machine that is busy with other tests; what is there is seen at once.
+_PATIENCE_MS: Final = 30_000
 PROJECT: Final = "airline"
 # All of the recording, and nothing of anything else.
 FROM_MS: Final = 1793404800000
 TO_MS: Final = 1793923200000
+
+
+expect.set_options(timeout=_PATIENCE_MS)
 
 
 def executable() -> str | None:
@@ -85,7 +90,7 @@ def browser() -> Iterator[Browser]:
 def context(browser: Browser) -> Iterator[BrowserContext]:
     """A window of its own, with nothing kept from others; what its pages say on the console is kept for `page`."""
     made = browser.new_context(viewport={"width": 1280, "height": 800}, locale="en-GB", timezone_id="Europe/Berlin")
-    made.set_default_timeout(30_000)
+    made.set_default_timeout(_PATIENCE_MS)
     yield made
     made.close()
 

@@ -37,7 +37,7 @@ def found_by(site: Site, address: str, key: str = "") -> int:
     body: dict[str, Any] = {"time_range": {"from": int(asked["from"]), "to": int(asked["to"])}, "limit": 100}
     filters = [(name, value) for name, value in params if name not in ("project", "from", "to", "log", "tz")]
     body["filters"] = [{"field": name, "operator": "==", "value": value} for name, value in filters]
-    return len(site.stack.post("/api/v3.1/logs/tool_execution", body, key=key).json()["items"])
+    return len(site.stack.post("/api/v3.1/logs/tool_execution", body, key=key).json()["logs"])
 
 
 def test_groups_are_the_apis_and_each_leads_to_exactly_its_logs(opened, site):

@@ -7,7 +7,7 @@ import { COLUMNS, groupsTable, sorted } from "./failures/groups.js";
 import { trends } from "./failures/trends.js";
 import { ignoredNote } from "./usage.js";
 import { asked, failures } from "./usage/question.js";
-import { rowKey, sortOf } from "./usage/sort.js";
+import { drawnAnew, rowKey, sortOf } from "./usage/sort.js";
 
 const FIRST_GROUPS = 100;
 const MOST_GROUPS = 1_000;
@@ -52,10 +52,8 @@ export function mount(root) {
     }
     const sort = sortOf(params, COLUMNS.map((each) => each.name).filter(Boolean), "calls");
     const table = groupsTable(sorted(groups, sort), sort, what, params);
-    const focused = place.contains(document.activeElement) ? document.activeElement.getAttribute("href") : null;
-    replace(place, table.element, rest(groups));
+    drawnAnew(place, () => replace(place, table.element, rest(groups)));
     if (series !== undefined) table.trends(series);
-    if (focused) place.querySelector(`a[href="${CSS.escape(focused)}"]`)?.focus();
   }
 
   function rest(groups) {

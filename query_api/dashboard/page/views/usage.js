@@ -32,15 +32,14 @@ export function mount(root) {
     if (!same) asOfMs = Date.now();
     const what = asked(params, asOfMs);
     drawTop(what, params);
-    if (!same) {
-      about = now;
-      overview.abort();
-      overview = new AbortController();
-      showOverview(what, params.get("compare") === "1", overview.signal);
-    }
     listing.abort();
     listing = new AbortController();
-    rows.show(what, params, listing.signal);
+    const listed = rows.show(what, params, listing.signal);
+    if (same) return;
+    about = now;
+    overview.abort();
+    overview = new AbortController();
+    showOverview(what, params.get("compare") === "1", listed, overview.signal);
   }
 
   function drawTop(what, params) {
@@ -55,7 +54,7 @@ export function mount(root) {
       ignoredNote(what.ignored));
   }
 
-  async function showOverview(what, compared, signal) {
+  async function showOverview(what, compared, listed, signal) {
     const [now, then] = [{}, compared ? {} : null];
     const draw = () => totals.show(now, then);
     draw();
@@ -70,9 +69,12 @@ export function mount(root) {
       Object.assign(now, quick.totals);
       if (earlier) Object.assign(then, earlier.totals);
       draw();
+      // Reading and drawing with a library of 5 MB keeps the browser busy: what can be read without it comes first.
+      await listed;
+      signal.throwIfAborted();
       curves.quick(what, quick, earlier);
       const [people, peopleThen] = await Promise.all([
-        usage(what, [...series(what), ["metrics", slow.join(",")]], signal),
+        usage(what, [...series(what, { coarse: true }), ["metrics", slow.join(",")]], signal),
         compared ? usage(before(what), [["metrics", slow.join(",")]], signal) : null,
       ]);
       Object.assign(now, people.totals);
@@ -80,7 +82,7 @@ export function mount(root) {
       draw();
       curves.slow(what, people);
     } catch (error) {
-      if (error.name !== "AbortError") replace(problem, failed(error, () => showOverview(what, compared, signal)));
+      if (error.name !== "AbortError") replace(problem, failed(error, () => showOverview(what, compared, listed, signal)));
     }
   }
 

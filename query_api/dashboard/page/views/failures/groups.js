@@ -62,7 +62,7 @@ function row(group, trend, what, params) {
   return h("tr", { role: "row" },
     h("th", { scope: "row", role: "rowheader" },
       h("div.row", {}, h("span.badge.failed", {}, group.failure_class), h("bdi.tool", {}, group.tool_slug)),
-      h("a.key", { href: link("logs", logs), title: "Its logs" }, h("bdi.message", {}, group.message || "(no message)")),
+      h("a.key", { href: link("logs", logs), dataset: { focus: `row ${group.example_log_id}` }, title: "Its logs" }, h("bdi.message", {}, group.message || "(no message)")),
       h("div.links", {}, h("a", { href: link("logs", example) }, "Example log"))),
     cell("Likely cause and what to do", false, h("div", {}, group.likely_cause), h("div.quiet", {}, group.action)),
     cell("Failures", true, count(group.calls), h("div.quiet", {}, percent(group.share))),

@@ -25,7 +25,7 @@ export function chart(title, how, asked) {
   const details = h("details.chart-figures", { ontoggle: () => drawTable() }, h("summary", {}, "As a table"), figures);
   const element = h("figure.chart", {}, h("figcaption", {}, h("h2", {}, title), said), place, details);
   let series = null;
-  let drawn = null; // plotly, once it has drawn here
+  let drawn = null; // plotly, once it has begun to draw here
 
   const observer = new ResizeObserver(() => drawn && draw());
   observer.observe(place);
@@ -42,10 +42,11 @@ export function chart(title, how, asked) {
     if (series === null || !place.isConnected) return;
     const width = place.clientWidth;
     if (!width) return;
-    if (drawn === null) place.replaceChildren();
+    const first = drawn === null;
+    if (first) place.replaceChildren();
+    drawn = library;
     await library.react(place, traces(how, series), layout(how, series, width), { displayModeBar: false, doubleClick: false, scrollZoom: false });
-    if (drawn === null) {
-      drawn = library;
+    if (first) {
       place.on("plotly_relayout", (changes) => zoomed(changes, asked));
       place.on("plotly_doubleclick", () => asked.back());
     }

@@ -66,9 +66,13 @@ export function charts() {
   };
 }
 
-/** Returns the interval as a question asks for it. */
-export function series(what) {
-  return [["interval", intervalOf(what)], ["timezone", what.zone], ["limit", 10_000]];
+/**
+ * Returns the interval as a question asks for it.
+ *
+ * @param {boolean} [coarse] days already beyond three days, which is how people think of users and sessions
+ */
+export function series(what, { coarse = false } = {}) {
+  return [["interval", intervalOf(what, coarse ? 72 : 360)], ["timezone", what.zone], ["limit", 10_000]];
 }
 
 function seriesOf({ fromMs, toMs, zone }, rows, interval) {

@@ -23,8 +23,15 @@ export function head(columns, { by, descending }, view, params) {
     const to = new URLSearchParams(params);
     to.set("sort", down ? name : `${name}:asc`);
     return h(number ? "th.number" : "th", { scope: "col", role: "columnheader", "aria-sort": sorted ? (descending ? "descending" : "ascending") : null },
-      h("a.sort", { href: link(view, to) }, label, h("span", { "aria-hidden": "true" }, sorted ? (descending ? " ▾" : " ▴") : "")));
+      h("a.sort", { href: link(view, to), dataset: { focus: `sort ${name}` } }, label, h("span", { "aria-hidden": "true" }, sorted ? (descending ? " ▾" : " ▴") : "")));
   })));
+}
+
+/** Draws a table anew; what had the focus in it has it again. */
+export function drawnAnew(place, draw) {
+  const had = place.contains(document.activeElement) ? document.activeElement.dataset.focus : undefined;
+  draw();
+  if (had !== undefined) place.querySelector(`[data-focus="${CSS.escape(had)}"]`)?.focus();
 }
 
 /** Moves the focus from row to row; returns whether the key was one for that. */

@@ -7,7 +7,7 @@ import { count } from "../../format.js";
 import { empty, failed, loading } from "../../states.js";
 import { csv, download } from "./csv.js";
 import { BY, intervalOf, logsParams, METRICS, QUICK, usage } from "./question.js";
-import { head, sortOf } from "./sort.js";
+import { drawnAnew, head, sortOf } from "./sort.js";
 import { parts, spark } from "./spark.js";
 
 const FIRST_ROWS = 100;
@@ -21,7 +21,7 @@ export function tableOf(params) {
   return { by, ...BY[by], names, sort: sortOf(params, names, "calls") };
 }
 
-/** Returns {element, show(what, params, signal)}; what: of question.js. */
+/** Returns {element, show(what, params, signal)}; what: of question.js. `show` ends when the rows are drawn; some cells come later. */
 export function table() {
   const tabs = h("nav.tabs", { "aria-label": "Table by" });
   const file = h("button", { type: "button" }, "Download CSV");
@@ -42,6 +42,7 @@ export function table() {
     replace(note);
     if (place.dataset.by !== asked.by) replace(place, loading());
     place.dataset.by = asked.by;
+    place.setAttribute("aria-busy", "true");
     // What orders the rows has to be known for all of them; the other slow ones only for the rows that are shown.
     const first = BY[asked.by].slow.includes(asked.sort.by) ? [...QUICK, asked.sort.by] : QUICK;
     let answer;
@@ -49,15 +50,17 @@ export function table() {
       answer = await usage(what, [...grouped(asked), ["metrics", first.join(",")], ["limit", most]], signal);
     } catch (error) {
       if (error.name === "AbortError") return;
+      place.removeAttribute("aria-busy");
       return replace(place, failed(error, () => show(what, params, signal)));
     }
     const rows = drawn(answer.rows, asked, what, params);
-    replace(place, rows.length ? body(rows, asked, params) : empty("No calls in this range", "Take a longer range, or fewer filters."));
+    place.removeAttribute("aria-busy");
+    drawnAnew(place, () => replace(place, rows.length ? body(rows, asked, params) : empty("No calls in this range", "Take a longer range, or fewer filters.")));
     file.disabled = !rows.length;
     if (answer.truncated) {
       replace(note, `The first ${count(rows.length)} of more. `, most === FIRST_ROWS && h("button", { type: "button", onclick: () => { most = MORE_ROWS; show(what, params, signal); } }, `Show up to ${count(MORE_ROWS)}`), ` The file has up to ${count(API_ROWS)}.`);
     } else replace(note, rows.length ? `All ${count(rows.length)} shown.` : "");
-    await Promise.all([fillSlow(rows, asked, what, first, signal), fillSparks(rows, asked, what, signal)]).catch((error) => {
+    Promise.all([fillSlow(rows, asked, what, first, signal), fillSparks(rows, asked, what, signal)]).catch((error) => {
       if (error.name !== "AbortError") replace(note, `Some columns could not be asked for: ${error.message}`);
     });
   }
@@ -78,7 +81,7 @@ function drawn(rows, asked, what, params) {
     const filtered = withFilter(params, { field: asked.column, value: key }, { instead: true });
     const logs = logsParams(what, params, { [asked.column]: key });
     const element = h("tr", { onclick: (event) => { if (!event.target.closest("a") && !getSelection().toString()) go("usage", filtered); } },
-      h("th", { scope: "row" }, h("a.key", { href: link("usage", filtered), title: `Narrow down to ${key || "none"}` }, key === "" ? h("span.quiet", {}, "(none)") : h("bdi", {}, key))),
+      h("th", { scope: "row" }, h("a.key", { href: link("usage", filtered), dataset: { focus: `row ${key}` }, title: `Narrow down to ${key || "none"}` }, key === "" ? h("span.quiet", {}, "(none)") : h("bdi", {}, key))),
       Object.values(cells), trend, h("td", {}, h("a", { href: link("logs", logs), "aria-label": `Logs of ${key || "none"}` }, "Logs")));
     return { key, row, cells, trend, element };
   });
