@@ -60,9 +60,9 @@ class Site:
         return f"{self.url}/#/{view}?{urlencode({**first, **params}, doseq=True)}"
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
-    """The stack, shared by all tests of a process: who sends events names a project of his own."""
+    """The stack, shared by all tests of the suite: who sends events names a project of his own."""
     stack = Stack(tmp_path_factory.mktemp("page"))
     stack.start()
     try:
@@ -75,7 +75,8 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
         stack.stop()
 
 
-@pytest.fixture(scope="session")
+# No longer than this suite: Playwright leaves its event loop running in the thread, where no other test could run one.
+@pytest.fixture(scope="package")
 def browser() -> Iterator[Browser]:
     path = executable()
     if path is None:
