@@ -20,6 +20,7 @@ function rangeSelect(params) {
   const offered = OFFERED.some(([name]) => name === since) ? OFFERED : [...OFFERED, ...(since ? [[since, `Last ${since}`]] : [])];
   const own = since === null ? `${moment(fromMs, zone, { millis: false })} – ${live ? "now" : moment(toMs, zone, { millis: false })}` : null;
   const select = h("select", {
+    "aria-label": "Time range",
     onchange: () => {
       if (select.value === "own") return;
       if (select.value === "custom") {
@@ -32,7 +33,7 @@ function rangeSelect(params) {
     own && h("option", { value: "own", selected: true }, own),
     offered.map(([name, label]) => h("option", { value: name, selected: name === since }, label)),
     h("option", { value: "custom" }, "Custom …"));
-  return h("label.range", {}, h("span.unseen", {}, "Time range"), select, h("span.zone", { title: "Time zone of all times" }, zoneName(zone)));
+  return h("span.range", {}, select, h("span.zone", { title: "Time zone of all times" }, zoneName(zone)));
 }
 
 function custom(params) {

@@ -9,8 +9,9 @@ import { add } from "./keys.js";
  *
  * @param {string|null} project that a link names, if one does
  * @param {function({project: string, scope: string}): void} done
+ * @param {(function(): void)|null} [back] to where the reader came from, if there is such a place
  */
-export function enter(project, done) {
+export function enter(project, done, back = null) {
   const input = h("input", { id: "key", type: "password", autocomplete: "off", spellcheck: "false", required: true, placeholder: "ak_…" });
   const said = h("div", { role: "alert" });
   const button = h("button.primary", { type: "submit" }, "Open");
@@ -18,6 +19,10 @@ export function enter(project, done) {
     event.preventDefault();
     const key = input.value.trim();
     if (!key) return input.focus();
+    if (!/^[\x21-\x7e]+$/.test(key)) {
+      replace(said, h("p.error", {}, "This is no key: a key holds only letters, digits, - and _."));
+      return input.select();
+    }
     button.disabled = true;
     try {
       const found = await get("v1/key", {}, { key });
@@ -40,7 +45,7 @@ export function enter(project, done) {
     h("h1", {}, "toolledger"),
     h("p", {}, project === null ? "What failed, since when, for whom, and why." : `This link is about project ${project}.`),
     h("label", { for: "key" }, "Key of the project"),
-    h("div.row", {}, input, button),
+    h("div.row", {}, input, button, back && h("button", { type: "button", onclick: back }, "Back")),
     said,
     h("p.quiet", {}, "It stays in this tab until you close it, and is never part of an address."));
 }

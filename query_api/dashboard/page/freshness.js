@@ -9,6 +9,8 @@ import { zoneOf } from "./range.js";
 const ASK_EVERY_MS = 5_000;
 // Workers report every second or so; beyond this something is wrong, or more comes in than is worked through.
 const BEHIND_MS = 15_000;
+// A server that takes longer than this to say two numbers does not answer.
+const PATIENCE_MS = 10_000;
 
 /** Returns {element, told(ms), follow(), rest()}. */
 export function freshnessLine() {
@@ -16,6 +18,7 @@ export function freshnessLine() {
   let untilMs = null;
   let silent = null;
   let timer = null;
+  let following = null; // one object for each time somebody looks; what an older one asked for is of no use
   let behind = false;
 
   function draw() {
@@ -35,18 +38,20 @@ export function freshnessLine() {
     behind = isBehind;
   }
 
-  async function look() {
-    timer = null;
+  async function look(mine) {
+    let told = null;
+    let problem = null;
     try {
-      const found = await get("v1/freshness");
-      silent = null;
-      untilMs = found.complete_until_ms;
+      told = (await get("v1/freshness", {}, { signal: AbortSignal.timeout(PATIENCE_MS) })).complete_until_ms;
     } catch (error) {
       // A refused key is told where it was used; here it would be told twice.
-      silent = error.status === 0 || error.status >= 500 ? error.message : null;
+      problem = error.status === 0 || error.status >= 500 ? error.message : null;
     }
+    if (mine !== following) return;
+    untilMs = told ?? untilMs;
+    silent = problem;
     draw();
-    if (timer === null) timer = setTimeout(look, ASK_EVERY_MS);
+    timer = setTimeout(look, ASK_EVERY_MS, mine);
   }
 
   return {
@@ -58,12 +63,12 @@ export function freshnessLine() {
     },
     follow() {
       draw();
-      if (timer === null) look();
+      if (following === null) look((following = {}));
     },
     rest() {
       clearTimeout(timer);
-      timer = null;
-      untilMs = silent = null;
+      following = untilMs = silent = null;
+      behind = false;
     },
   };
 }

@@ -12,7 +12,7 @@ import { failed, loading } from "./states.js";
 
 const VIEWS = { logs: "Logs", usage: "Usage", failures: "Failures", health: "Health" };
 // What goes along from view to view: where and when, and what was narrowed down.
-const OF_A_VIEW = ["log", "sort", "by", "compare", "live", "letter"];
+const OF_A_VIEW = ["log", "sort", "by", "compare", "live", "letter", "reason"];
 
 const top = document.getElementById("top");
 const main = document.getElementById("main");
@@ -23,6 +23,11 @@ function start() {
   onChange(show);
   onFreshness(line.told);
   document.addEventListener("keydown", pressed);
+  // The address is of what is looked at, not of places on the page.
+  document.querySelector(".skip").addEventListener("click", (event) => {
+    event.preventDefault();
+    main.focus();
+  });
   show();
 }
 
@@ -38,7 +43,7 @@ function show() {
   }
   if (!(view in VIEWS)) return go("logs", params, { replace: true });
   document.title = `${VIEWS[view]} · ${project} · toolledger`;
-  replace(top, heading(view, params, project), bar(view, params), line.element);
+  keepingFocus(() => replace(top, heading(view, params, project), bar(view, params), line.element));
   if (shown?.view === view && shown.project === project) shown.mounted?.update(params);
   else mount(view, params, project);
   line.follow();
@@ -62,7 +67,20 @@ async function mount(view, params, project) {
   mine.mounted.update(read().params);
 }
 
+/** Draws the top anew; who was at one of its controls stays there. */
+function keepingFocus(draw) {
+  const named = (element) => element.getAttribute("aria-label") ?? element.textContent;
+  const held = top.contains(document.activeElement) ? document.activeElement : null;
+  draw();
+  if (held) ([...top.querySelectorAll(held.tagName)].find((each) => named(each) === named(held)) ?? main).focus();
+}
+
 function showEntry(project) {
+  const adding = project === null && projects().length > 0;
+  const back = () => {
+    if (!adding) go(read().view, { project: current().project });
+    if (shown === null) show();
+  };
   shown?.mounted?.unmount();
   shown = null;
   line.rest();
@@ -70,10 +88,10 @@ function showEntry(project) {
   replace(top);
   replace(main, enter(project, ({ project: entered }) => {
     const { view, params } = read();
-    params.set("project", entered);
-    go(view, params, { replace: true });
-    show();
-  }));
+    if (adding) go(view, ofAnother(params, entered));
+    else go(view, [...params].filter(([name]) => name !== "project").concat([["project", entered]]), { replace: true });
+    if (shown === null) show();
+  }, projects().length ? back : null));
 }
 
 function heading(view, params, project) {
@@ -82,7 +100,7 @@ function heading(view, params, project) {
     h("nav", { "aria-label": "Views" }, Object.entries(VIEWS).map(([name, label]) =>
       h("a", { href: link(name, kept(params)), "aria-current": name === view ? "page" : null }, label))),
     h("span.grow"),
-    h("label.project", {}, h("span.unseen", {}, "Project"), switcher(project)),
+    h("span.project", {}, switcher(project)),
     h("button.quiet", { type: "button", title: "Forget this key", onclick: leave }, "Leave"),
     h("a.quiet", { href: "docs", target: "_blank", rel: "noopener" }, "API"),
     h("button.quiet", { type: "button", "aria-keyshortcuts": "?", onclick: toggleHelp }, "Keys ?"));
@@ -91,20 +109,23 @@ function heading(view, params, project) {
 function switcher(project) {
   const another = "+ another project";
   const select = h("select", {
+    "aria-label": "Project",
     onchange: () => {
       if (select.selectedIndex === select.length - 1) {
         select.value = project;
         showEntry(null);
       } else {
         const { view, params } = read();
-        // Ids belong to a project: what was narrowed down by them would find nothing in another one.
-        const range = new URLSearchParams([...params].filter(([name]) => ["since", "from", "to", "tz"].includes(name)));
-        range.set("project", select.value);
-        go(view, range);
+        go(view, ofAnother(params, select.value));
       }
     },
   }, projects().map((each) => h("option", { value: each, selected: each === project }, each)), h("option", { value: "" }, another));
   return select;
+}
+
+// Ids belong to a project: what was narrowed down by them would find nothing in another one.
+function ofAnother(params, project) {
+  return [["project", project], ...[...params].filter(([name]) => ["since", "from", "to", "tz"].includes(name))];
 }
 
 function leave() {

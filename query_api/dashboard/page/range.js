@@ -72,9 +72,10 @@ export function isZone(name) {
 export function instantIn(text, zone) {
   const asUtc = Date.parse(`${text}Z`);
   if (Number.isNaN(asUtc)) return null;
+  // By the offset of the day before, and by the one that holds then: the first that shows the time asked for.
   const before = asUtc - offsetMs(asUtc - 86_400_000, zone);
-  if (offsetMs(before, zone) === asUtc - before) return before;
-  return asUtc - offsetMs(before, zone);
+  const after = asUtc - offsetMs(before, zone);
+  return [before, after].find((each) => each + offsetMs(each, zone) === asUtc) ?? before;
 }
 
 /** Returns a moment as an input takes it, by the clock of a zone. */
