@@ -9,10 +9,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from ingest.contract.tables import DEAD_LETTERS, PROGRESS, TOOL_EXECUTIONS, USAGE_CORRECTIONS, USAGE_WINDOWS
+from ingest.contract.tables import DEAD_LETTERS, PROGRESS, TOOL_EXECUTIONS, USAGE_CORRECTIONS, USAGE_WINDOWS, VERIFICATIONS
 
 # Tables with a project in every row. `progress` has none: it tells offsets and times, and only `query_api.progress` reads it.
-_TENANT_TABLES: Final = (TOOL_EXECUTIONS, USAGE_WINDOWS, USAGE_CORRECTIONS, DEAD_LETTERS)
+_TENANT_TABLES: Final = (TOOL_EXECUTIONS, USAGE_WINDOWS, USAGE_CORRECTIONS, DEAD_LETTERS, VERIFICATIONS)
 _SOME_PROJECTS: Final = "project_id IN {tenant:Array(String)}"
 _ONE_PROJECT: Final = "project_id = {tenant:String}"
 _NAMED: Final = re.compile(rf"\b(?:{'|'.join((*_TENANT_TABLES, PROGRESS))})\b")

@@ -6,12 +6,14 @@ TOOL_EXECUTIONS: Final = "tool_executions"
 USAGE_WINDOWS: Final = "usage_windows"
 DEAD_LETTERS: Final = "dead_letters"
 PROGRESS: Final = "progress"
+# Outcomes of `toolledger verify`.
+VERIFICATIONS: Final = "verifications"
 # A view over the rows of KIND_CORRECTION.
 USAGE_CORRECTIONS: Final = "usage_corrections"
 
 SCHEMA_MIGRATIONS: Final = "schema_migrations"
 # The newest numbered file. Answers from tables that have not come so far would be wrong, not only slower.
-SCHEMA_VERSION: Final = 10
+SCHEMA_VERSION: Final = 11
 
 KIND_TOOL_MINUTE: Final = "tool_minute"
 KIND_TOOL_HOUR: Final = "tool_hour"

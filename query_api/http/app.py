@@ -8,7 +8,21 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from query_api.http import corrections, dashboard, docs, export, failures, internal, key, letters, logs, stream, usage, v1
+from query_api.http import (
+    corrections,
+    dashboard,
+    docs,
+    export,
+    failures,
+    internal,
+    key,
+    letters,
+    logs,
+    stream,
+    usage,
+    v1,
+    verification,
+)
 from query_api.http.edge import Handler, Services, endpoint, refusal
 from query_api.http.health import Health
 from query_api.openapi import page_routes
@@ -53,6 +67,7 @@ OPERATIONS: Final = (
     Operation("GET", "/v1/logs/export", export.export, "project"),
     Operation("GET", "/v1/logs/stream", stream.stream, "project"),
     Operation("GET", "/v1/freshness", v1.freshness, "project"),
+    Operation("GET", "/v1/verification", verification.last, "project"),
     Operation("GET", "/v1/key", key.key, "project"),
     Operation("GET", "/v1/dead-letters", letters.page, "project"),
     Operation("GET", "/v1/dead-letters/{id}", letters.detail, "project"),

@@ -3,7 +3,7 @@
 from typing import Final
 
 from ingest.contract import sketch
-from ingest.contract.openapi import Example, Json, Operation, Part, nullable, parameter, record, ref, text, whole
+from ingest.contract.openapi import Example, Json, Operation, Part, answer, nullable, parameter, record, ref, text, whole
 from query_api.http import v1 as code
 from query_api.openapi.shared import (
     ABSENT,
@@ -12,11 +12,13 @@ from query_api.openapi.shared import (
     MOMENT,
     NEXT_CURSOR,
     SESSIONS,
+    UNDATED,
     USAGE_RANGE,
     VALUES_MAX,
     either,
     found,
 )
+from query_api.openapi.verification import VERIFICATION
 from query_api.usage.question import METRIC_ORDERS
 
 _COUNT: Final = {"type": "integer", "minimum": 0}
@@ -331,6 +333,7 @@ OWN: Final = Part(
             errors=(400, 401, 403, *AWAY),
             examples=(Example(title="Freshness"),),
         ),
+        VERIFICATION,
         Operation(
             method="GET",
             path="/v1/key",
@@ -339,7 +342,7 @@ OWN: Final = Part(
             summary="What a key is good for",
             description="Whose logs and usage it reads, and whether it may send events too.",
             answers={
-                200: found(
+                200: answer(
                     "The key's own.",
                     record(
                         {
@@ -347,6 +350,7 @@ OWN: Final = Part(
                             "scope": text("`full`: may send too.", enum=["full", "read"]),
                         }
                     ),
+                    headers=UNDATED,
                 )
             },
             errors=(400, 401, 403, *AWAY),

@@ -187,6 +187,8 @@ QUESTIONS: Final[dict[tuple[str, str], st.SearchStrategy[Question]]] = {
     ("GET", "/v1/logs/export"): _got("/v1/logs/export", _export),
     ("GET", TAIL): _got(TAIL, _tail, paged=True),
     ("GET", "/v1/freshness"): _got("/v1/freshness", st.just(())),
+    ("GET", "/v1/verification"): _got("/v1/verification", st.just(())),
+    ("GET", "/v1/key"): _got("/v1/key", st.just(())),
     ("GET", "/v1/dead-letters"): _got("/v1/dead-letters", _letters, paged=True),
     ("GET", "/v1/dead-letters/{id}"): _by_id("/v1/dead-letters/{id}", _letter_ids),
     ("POST", "/v1/dead-letters/{id}/replay"): _by_id("/v1/dead-letters/{id}/replay", _letter_ids, body=_mended),
