@@ -43,6 +43,7 @@ def figure(page: Page, metric: str) -> Locator:
 
 def rows_of(page: Page) -> list[list[str]]:
     """Return the texts of the table's cells, once all of them are there."""
+    expect(page.locator(".table-part [aria-busy]")).to_have_count(0)
     expect(page.locator(".usage-table tbody tr").first).to_be_visible()
     expect(page.locator(".usage-table .loading")).to_have_count(0)
     expect(page.locator(".usage-table .spark").first).to_be_visible()
@@ -91,6 +92,12 @@ def test_figures_charts_table_and_file_say_what_the_api_and_a_plain_count_say(op
     interval = usage(site, interval="hour", timezone="Europe/Berlin")["rows"]
     assert cells == [[row["calls"] - row["failed"], row["failed"]] for row in interval]
     expect(opened.locator(".js-plotly-plot .main-svg").first).to_be_visible()
+
+    # Its colours are those of the reader's theme, also when that changes.
+    mark = opened.locator(".js-plotly-plot .xtick text").first
+    expect(mark).to_have_css("fill", "rgb(89, 96, 110)")
+    opened.emulate_media(color_scheme="dark")
+    expect(mark).to_have_css("fill", "rgb(162, 170, 184)")
 
     header, *lines = downloaded(opened)
     answer = usage(site, group_by="tool_slug", limit=10_000)["rows"]
@@ -194,6 +201,8 @@ def test_the_period_before_is_compared_and_a_row_narrows_everything_down(opened,
     assert params_of(opened)["tool_slug"] == [tool]
     expect(figure(opened, "calls")).to_have_text(str(sum(each["tool_slug"] == tool for each in day(3))))
     assert [row[0] for row in rows_of(opened)] == [tool]
+    opened.keyboard.press("j")
+    expect(opened.locator("a.key")).to_be_focused()
     opened.get_by_role("link", name=f"Logs of {tool}").click()
     assert {"tool_slug": [tool], "from": [str(third)]}.items() <= params_of(opened).items()
 

@@ -59,7 +59,7 @@ export function mount(root) {
     const draw = () => totals.show(now, then);
     draw();
     replace(problem);
-    const slow = ["calls", "active_users", "sessions"];
+    const slow = ["active_users", "sessions"];
     try {
       // Quick ones first, the period before beside them; then those that need every user and session.
       const [quick, earlier] = await Promise.all([

@@ -27,7 +27,7 @@ export function figures() {
   };
 }
 
-/** Returns a difference in words: "+12 % (before: 1,100)"; of rates in percentage points. */
+/** Returns a difference in words: "+12 % (before: 1,100)"; of rates in percentage points, of what has grown much as its multiple. */
 export function difference(name, now, then) {
   const { format } = METRICS[name];
   if (now === null || then === null) return [h("span.quiet", {}, "no comparison"), h("span.quiet", {}, ` (before: ${format(then)})`)];
@@ -35,6 +35,7 @@ export function difference(name, now, then) {
   if (name === "error_rate") text = `${sign(now - then)}${count(Math.abs(Math.round((now - then) * 10_000) / 100))} points`;
   else if (now === then) text = "the same";
   else if (then === 0) text = `+${format(now)}`;
+  else if (now >= 10 * then) text = `${count(Math.round(now / then))} times that`;
   else text = `${sign(now - then)}${percent(Math.abs(now - then) / then)}`;
   const worse = !NEUTRAL.includes(name) && now > then;
   return [h(worse ? "strong" : "span", {}, text), h("span.quiet", {}, ` (before: ${format(then)})`)];
