@@ -6,7 +6,7 @@ import { h, replace, say } from "../dom.js";
 import { withFilter } from "../filters.js";
 import { count, day } from "../format.js";
 import { drawer } from "./logs/drawer.js";
-import { feedOf, HEAD_MAX } from "./logs/feed.js";
+import { feedOf } from "./logs/feed.js";
 import { nothingFound } from "./logs/nothing.js";
 import { PAGE_ROWS } from "./logs/pages.js";
 import { questionOf, searchBody, streamQuery } from "./logs/question.js";
@@ -45,7 +45,7 @@ export function mount(root) {
   const news = h("button.news.primary", { type: "button", hidden: true, onclick: toTop });
   const bar = toolbar({ toggle: toggleLive, refresh });
   const side = drawer({ close: () => show(null), step, open: show });
-  replace(root, h("div.logs", {}, h("div.log-list", {}, bar.element, h("div.log-place", {}, news, grid, state)), side.element));
+  replace(root, h("div.logs", {}, h("h1.unseen", {}, "Logs"), h("div.log-list", {}, bar.element, h("div.log-place", {}, news, grid, state)), side.element));
   const list = rowList(grid, body, { count: rowsShown, row: rowAt, want: (from, to) => feed?.want(from, to), resized: keepInView });
 
   /** Rows, and one at the end that says what is there: more to come, or an error. */
@@ -175,7 +175,7 @@ export function mount(root) {
     if (list.atTop) takeNews();
     const waits = feed.waiting;
     news.hidden = waits === 0;
-    news.textContent = `↑ ${count(waits)}${waits >= HEAD_MAX / 2 ? "+" : ""} new`;
+    news.textContent = `↑ ${count(waits)} new`;
   }
 
   function takeNews() {

@@ -40,7 +40,7 @@ function outcome(log) {
   const said = log.message ?? "";
   return h("div.outcome", {},
     h("p", {}, h(`span.badge.${failedOne ? "failed" : "success"}`, {}, log.status), " ",
-      [log.level !== "info" && log.level, http && `HTTP ${http}`, code && `code ${code}`, type].filter(Boolean).map((each) => h("span.fact", {}, h("bdi", {}, each), " "))),
+      [!["info", "error"].includes(log.level) && log.level, http && `HTTP ${http}`, code && `code ${code}`, type].filter(Boolean).map((each) => h("span.fact", {}, h("bdi", {}, each), " "))),
     said && h("p.said", {}, h("bdi", {}, said)),
     // The message mostly holds the error already.
     error && !said.includes(error) && [h("h3", {}, "Error"), h("p.said.error", {}, h("bdi", {}, error))],

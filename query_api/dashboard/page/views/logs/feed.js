@@ -20,7 +20,7 @@ const HEAD_KEPT = 1_000;
 export function feedOf(search, changed, endMs) {
   let head = []; // the latest arrival first
   let waiting = []; // the latest arrival last
-  let isTorn = false; // arrivals between head and waiting were let go of
+  let lost = 0; // arrivals between head and waiting that were let go of
   let toMs = endMs;
   const ids = new Set();
   let pages = null;
@@ -72,8 +72,8 @@ export function feedOf(search, changed, endMs) {
     get ended() { return pages.ended; },
     get failure() { return pages.failure; },
     get loading() { return pages.loading; },
-    /** How many arrivals wait to be shown, up to what is kept of them. */
-    get waiting() { return waiting.length; },
+    /** How many arrivals wait to be shown, with those that were let go of meanwhile. */
+    get waiting() { return waiting.length + lost; },
     at(index) {
       return index < head.length ? head[index] ?? null : pages.at(index - head.length);
     },
@@ -93,8 +93,9 @@ export function feedOf(search, changed, endMs) {
       ids.add(row.id);
       waiting.push(row);
       if (waiting.length > HEAD_MAX) {
-        letGo(waiting.splice(0, waiting.length - HEAD_KEPT));
-        isTorn = true;
+        const tooMany = waiting.splice(0, waiting.length - HEAD_KEPT);
+        letGo(tooMany);
+        lost += tooMany.length;
       }
       return true;
     },
@@ -102,13 +103,14 @@ export function feedOf(search, changed, endMs) {
     take() {
       const added = waiting.length;
       if (!added) return 0;
-      const tooMany = isTorn ? head : [];
-      const joined = [...waiting.reverse(), ...(isTorn ? [] : head)];
+      const tooMany = lost ? head : [];
+      const joined = [...waiting.reverse(), ...(lost ? [] : head)];
       tooMany.push(...joined.splice(joined.length > HEAD_MAX ? HEAD_KEPT : joined.length));
       head = joined;
       waiting = [];
-      isTorn = false;
-      if (tooMany.length) {
+      const isTorn = lost > 0;
+      lost = 0;
+      if (isTorn || tooMany.length) {
         letGo(tooMany);
         restart();
       }

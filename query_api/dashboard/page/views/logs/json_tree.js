@@ -26,6 +26,7 @@ export function jsonTree(text, { name, depth }) {
   const start = text.search(/[^ \t\r\n]/);
   const budget = { left: OPEN_ITEMS_MAX };
   const root = node(text, { name: null, start, end: endOf(text, start) }, depth, budget);
+  if (depth > 0) root.open?.();
   const button = h("button.small", { type: "button", "aria-label": `Copy ${name}`, onclick: () => copy(text, button) }, "Copy");
   return h("div.json", {}, h("div.row.json-bar", {}, searchBox(text, start, root, name), button), h("ul.json-root", {}, root.element));
 }

@@ -25,7 +25,7 @@ export function rowList(scroller, body, { count, row, want, resized = () => {} }
   function measure() {
     const at = height ? first() : 0;
     height = rowHeight();
-    head = body.offsetTop;
+    head = body.getBoundingClientRect().top - scroller.getBoundingClientRect().top + scroller.scrollTop;
     draw();
     if (Math.abs(first() - at) > 0.01) scrollTo(at);
     resized();

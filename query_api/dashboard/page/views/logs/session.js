@@ -66,6 +66,10 @@ function draw(element, log, calls, isAll, { zone, open }) {
   }
 
   fill();
+  requestAnimationFrame(() => {
+    const mine = list.querySelector(".is-here");
+    if (mine) list.scrollTop = mine.offsetTop - list.offsetTop - list.clientHeight / 2;
+  });
   replace(element,
     h("p.quiet", {}, `${isAll ? "" : "The newest "}${count(calls.length)} ${calls.length === 1 ? "call" : "calls"}, ${count(failedOnes)} failed, within ${duration(endMs - beginMs)}. `,
       h("a", { href: inList(log, beginMs, endMs) }, "Show them in the list")),
