@@ -190,7 +190,7 @@ def _last_text(value: Any) -> str:
 
 
 def test_scrolling_has_no_end_and_no_more_elements(page: Page, site: Site) -> None:
-    """More calls than are kept in memory come each once and in order, down and up again, by a handful of elements and pages in memory."""
+    """More calls than are kept in memory come each once and in order, down and up again, with few elements."""
     key = site.stack.create_key("endless")
     calls = [call(number, message=f"number {number}") for number in range(1_500)]
     for at in range(0, len(calls), 500):
