@@ -33,7 +33,7 @@ export function completeness(body, { nowMs, zone }) {
   else if (body.lag_ms > BEHIND_MS) warnings.push(`Behind by ${duration(body.lag_ms)}: what was accepted since ${clock(body.complete_until_ms, zone)} may be missing in every view.`);
   if (still.length) warnings.push(`${still.length === 1 ? "Partition" : "Partitions"} ${still.map((each) => each.partition).join(", ")} ${still.length === 1 ? "stands" : "stand"} still: look at the log of the worker that has ${still.length === 1 ? "it" : "them"}, and run toolledger doctor.`);
   const content = [
-    h("p.figure", {}, body.complete_until_ms === 0 ? "nothing yet" : h("time", { datetime: new Date(body.complete_until_ms).toISOString(), title: moment(body.complete_until_ms, zone) }, clock(body.complete_until_ms, zone))),
+    h("p.reading", {}, body.complete_until_ms === 0 ? "nothing yet" : h("time", { datetime: new Date(body.complete_until_ms).toISOString(), title: moment(body.complete_until_ms, zone) }, clock(body.complete_until_ms, zone))),
     h("p", {}, body.lag_ms > BEHIND_MS ? `${body.complete_until_ms === 0 ? "No answer is complete." : `${duration(body.lag_ms)} behind the clock.`} ` : `${duration(body.lag_ms)} behind the clock, which is as it should be. `,
       waiting ? `${count(waiting)} ${waiting === 1 ? "record waits" : "records wait"}.` : "No record waits."),
     h("details", { open: states.some((each) => each.word !== "up to date") }, h("summary", {}, `${count(states.length)} ${states.length === 1 ? "partition" : "partitions"}`),

@@ -22,7 +22,7 @@ export function pace(body, { nowMs, zone }) {
   const step = WIDTH / Math.max(1, rows.length - 1);
   const points = rows.map((each, index) => `${(index * step).toFixed(1)},${(HEIGHT - 2 - (each.calls / Math.max(1, most.calls)) * (HEIGHT - 4)).toFixed(1)}`).join(" ");
   const content = [
-    h("p.figure", {}, rate(last.calls)),
+    h("p.reading", {}, rate(last.calls)),
     svg("svg.pace", { viewBox: `0 0 ${WIDTH} ${HEIGHT}`, role: "img", "aria-label": words, preserveAspectRatio: "none" }, svg("polyline", { points })),
     h("p", {}, words),
     h("p.quiet", {}, `${count(body.totals.calls)} calls since ${clock(body.from, zone)}, ${count(body.totals.failed)} of them failed${body.totals.calls ? ` (${percent(body.totals.failed / body.totals.calls)})` : ""}. Counted by the calls' own time.`),

@@ -10,7 +10,7 @@ const HOW = "Run it: toolledger verify. Its outcome shows here.";
 export function proof(last, { nowMs, zone }) {
   if (last === null) {
     return {
-      content: [h("p.figure", {}, "never"), h("p", {}, "Whether anything is missing or counted twice was never checked. ", HOW)],
+      content: [h("p.reading", {}, "never"), h("p", {}, "Whether anything is missing or counted twice was never checked. ", HOW)],
       warnings: ["No proof yet: toolledger verify never ran."],
     };
   }
@@ -20,7 +20,7 @@ export function proof(last, { nowMs, zone }) {
   if (!last.proved) warnings.push(`The last proof failed ${ago(last.verified_at_ms, nowMs)}: ${own ? `${count(own)} findings in this project` : others ? `${count(others)} findings in the ledger as a whole` : "what was found is not of this project"}.`);
   if (nowMs - last.verified_at_ms > DAY_MS) warnings.push(`The last proof is older than a day (${ago(last.verified_at_ms, nowMs)}): run toolledger verify.`);
   const content = [
-    h("p.figure", {}, h(last.proved ? "span.badge.success" : "span.badge.failed", {}, last.proved ? "proved" : "not proved")),
+    h("p.reading", {}, h(last.proved ? "span.badge.success" : "span.badge.failed", {}, last.proved ? "proved" : "not proved")),
     h("p", {}, last.proved ? "Nothing was missing, nothing counted twice, " : "Not everything is as it must be, as of ", h("time", { datetime: last.verified_at, title: moment(last.verified_at_ms, zone) }, ago(last.verified_at_ms, nowMs)), "."),
     last.totals ? totals(last.totals) : h("p", {}, "This project had no events then."),
     own > 0 && h("p", {}, `${count(own)} findings in this project${own > last.findings.length ? `; the first ${count(last.findings.length)}` : ""}:`),
