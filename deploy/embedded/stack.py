@@ -246,12 +246,12 @@ class _Stack:
 
 
 def _next_steps(url: str, key: str) -> str:
-    """Return three commands that work as printed."""
+    """Return what to open, and three commands that work as printed."""
     head = f"-H {shlex.quote('x-api-key: ' + key)} -H 'content-type: application/json'"
     failed = '{"limit":3,"filters":[{"field":"status","operator":"==","value":"failed"}]}'
     event = '{"tool_slug":"GMAIL_SEND_EMAIL","status":"success","duration_ms":120,"user_id":"user_123"}'
     return f"""
-the key of project demo: {key}
+open {url}/ in a browser and enter the key of project demo: {key}
 
 what failed lately:
   curl -s {url}/api/v3.1/logs/tool_execution {head} -d '{failed}'
