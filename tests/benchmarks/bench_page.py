@@ -1,0 +1,141 @@
+"""How soon the page shows something, over a long history: `python -m tests.benchmarks.bench_page --rows 10000000`.
+
+Starts Kafka, ClickHouse, a worker and the query service on a folder of `seed_executions` (made if it is not there), opens the
+page in a browser, and prints: what it weighs, how long from the address to the first rows (with nothing cached, then again),
+and from a filter to its rows.
+"""
+
+import argparse
+import asyncio
+import logging
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final
+from urllib.request import urlopen
+
+from playwright.sync_api import Page, sync_playwright
+
+from ingest.keys import create_key
+from tests.benchmarks.seed_executions import PARTITIONS, PROJECTS, seed
+from tests.browser.conftest import HOW, executable
+from tests.support.ingest_service import HOST, free_port
+from tests.support.pipeline import Pipeline, Process, eventually
+
+_ROUNDS: Final = 10
+_PROJECT: Final = PROJECTS[0]
+# One filter of each kind: what many have, what few have, and a text.
+_FILTERS: Final = (
+    "status=failed",
+    "toolkit_slug=gmail",
+    "user_id=user_7919",
+    "failure_class=rate_limited",
+    "text~=rate limit",
+    "text~=nobody says this",
+)
+_ROWS: Final = "() => document.querySelector('[data-log], .log-state .state-title') !== null"
+# From a change of the address to the frame in which the rows of it, or the state that there are none, are there.
+_NARROW: Final = """async (hash) => {
+  if (location.hash === hash) return 0;
+  const before = document.querySelector('[data-log]');
+  const began = performance.now();
+  location.hash = hash;
+  const done = () => {
+    const row = document.querySelector('[data-log]');
+    return document.querySelector('.log-state:not([hidden]) .state-title') || (row && row !== before && !before?.isConnected);
+  };
+  while (!done()) await new Promise((resolve) => requestAnimationFrame(resolve));
+  return performance.now() - began;
+}"""
+
+
+def measure(page: Page, url: str, key: str) -> None:
+    """Print the table."""
+    weights: dict[str, int] = {}
+    page.on("response", lambda answer: weights.update({answer.url: int(answer.headers.get("content-length", 0))}))
+    page.goto(url)
+    page.get_by_label("Key of the project").fill(key)
+    page.get_by_role("button", name="Open").click()
+    page.wait_for_function(_ROWS)
+    files = [size for address, size in weights.items() if "/api/" not in address and "/v1/" not in address]
+    print(f"page with the view of logs: {len(files)} files, {sum(files) / 1024:.0f} KiB as sent")
+
+    base = f"#/logs?project={_PROJECT}&since=7d"
+    page.goto(f"{url}/{base}")
+    print(f"address to the first rows: {_told(lambda: _reloaded(page))}")
+    for narrowed in _FILTERS:
+
+        def once(narrowed: str = narrowed) -> float:
+            page.evaluate(_NARROW, base)
+            return float(page.evaluate(_NARROW, f"{base}&{narrowed.replace(' ', '%20')}"))
+
+        print(f"{narrowed:>32} to its rows: {_told(once)}")
+
+
+def _reloaded(page: Page) -> float:
+    began = time.perf_counter()
+    page.reload(wait_until="commit")
+    page.wait_for_function(_ROWS)
+    return (time.perf_counter() - began) * 1000
+
+
+def _told(once: Callable[[], float]) -> str:
+    first = once()
+    times = [once() for _ in range(_ROUNDS)]
+    return f"first {first:.0f} ms, then p50 {statistics.median(times):.0f} ms, worst {max(times):.0f} ms"
+
+
+def bench(folder: Path) -> None:
+    """Start everything on a seeded folder, measure, and stop."""
+    pipeline = Pipeline(folder, partitions=PARTITIONS)
+    try:
+        pipeline.start()
+        key = asyncio.run(create_key(pipeline.kafka.address, project_id=_PROJECT, org_id="bench"))[1]
+        ((rows,),) = pipeline.rows("SELECT count() FROM tool_executions")
+        worker = pipeline.start_worker()
+        eventually("partitions are open", lambda: worker.said().count("partition_opened") >= PARTITIONS, timeout_s=300)
+        port = free_port()
+        service = Process("query", ["query"], folder=folder, env={**pipeline.env, "TOOLLEDGER_QUERY_PORT": str(port)})
+        eventually("the service is ready", lambda: _is_ready(port))
+        print(f"{rows:,} rows", flush=True)
+        with sync_playwright() as playwright:
+            path = executable()
+            assert path is not None, HOW
+            browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox", "--disable-gpu"])
+            measure(browser.new_page(), f"http://{HOST}:{port}", key)
+            browser.close()
+        service.end()
+        worker.end()
+        assert pipeline.clickhouse is not None
+        pipeline.clickhouse.end()
+        pipeline.kafka.stop()
+    finally:
+        pipeline.stop()
+
+
+def _is_ready(port: int) -> Any:
+    try:
+        return urlopen(f"http://{HOST}:{port}/readyz", timeout=5).status == 200
+    except OSError:
+        return False
+
+
+def main() -> None:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--folder", type=Path, help="data of a former run; made if it is not there")
+    parser.add_argument("--rows", type=int, default=10_000_000)
+    options = parser.parse_args()
+    # While ClickHouse starts, its client says at length that it is not there yet.
+    logging.disable(logging.ERROR)
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = options.folder or Path(temporary) / "data"
+        if not folder.exists():
+            seed(folder, options.rows)
+        bench(folder)
+
+
+if __name__ == "__main__":
+    main()
