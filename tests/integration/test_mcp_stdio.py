@@ -122,7 +122,7 @@ def test_a_server_that_dies_under_a_call(ledger: Ledger, tool: str, arguments: d
 def test_a_signal_ends_the_server_as_it_would_without_us(ledger: Ledger, number: signal.Signals) -> None:
     with Wrapped(ledger, SERVER) as wrapped:
         wrapped.call("echo")
-        wrapped.ask("hang")
+        wrapped.hold()
         wrapped.process.send_signal(number)
         # Python ends with 1 where it was interrupted by the keyboard and dies of the same signal.
         assert wrapped.process.wait(60) == 128 + number
@@ -146,7 +146,7 @@ def test_killed_itself_it_leaves_no_server_and_no_call_behind(ledger: Ledger) ->
     """SIGKILL to us ends the server too; the recorder still enters what had happened, and that the open call was cut off."""
     with Wrapped(ledger, [*SERVER, "--ignore-end"]) as wrapped:
         wrapped.call("echo")
-        wrapped.ask("hang")
+        wrapped.hold()
         children = psutil.Process(wrapped.process.pid).children(recursive=True)
         assert len(children) == 2
         wrapped.process.kill()
@@ -262,7 +262,8 @@ def test_a_client_that_never_reads_does_not_keep_us(ledger: Ledger) -> None:
         server.kill()
         eventually("the server is gone", lambda: not psutil.pid_exists(server.pid))
         wrapped.process.terminate()
-        assert wrapped.process.wait(30) == 128 + signal.SIGKILL
+        # By the server's end, or by the signal itself where it had just seen that.
+        assert wrapped.process.wait(30) in (128 + signal.SIGKILL, -signal.SIGTERM)
 
 
 def test_modules_of_the_users_folder_are_not_ours(ledger: Ledger, tmp_path: Path) -> None:

@@ -27,11 +27,12 @@ SILENT = (
     "/api/v3.1/internal/trigger/logs",
     "/api/v3.1/internal/trigger/log/{id:path}",
     "/v1/freshness",
+    "/v1/key",
 )
 # A tail waits and tries again: there is nobody to tell of a cap once it has begun.
 ASKED = [one for one in OPERATIONS if one.path != TAIL]
 # Ends of operations whose questions have answers of one row; an export takes its pages as small as they have to be.
-ONE_ROW = ("/{id:path}", "/{id}", "/summary", "/replay", "/export")
+ONE_ROW = ("/{id:path}", "/{id}", "/summary", "/replay", "/export", "/verification")
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")

@@ -111,6 +111,11 @@ class Wrapped:
         self.ask(tool, **arguments)
         return json.loads(self.line())
 
+    def hold(self) -> None:
+        """Send a call that gets no answer, and see that the server has it."""
+        self.ask("hold")
+        assert json.loads(self.line())["params"]["data"] == "held"
+
     def send(self, **members: Any) -> None:
         self.write(json.dumps({"jsonrpc": "2.0", **members}).encode() + b"\n")
 

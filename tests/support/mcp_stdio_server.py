@@ -47,7 +47,9 @@ def call(id_: Any, tool: str, arguments: dict[str, Any]) -> None:
     elif tool == "say":
         print(arguments["text"], file=sys.stderr, flush=True)
         send(id=id_, result=said("said"))
-    # `hang` gets no answer.
+    elif tool == "hold":
+        send(method="notifications/message", params={"level": "info", "data": "held"})
+    # `hang` and `hold` get no answer.
 
 
 def main() -> None:
