@@ -134,6 +134,8 @@ class Sender:
             if self._sending is not None:
                 self._drop(self._sending, "closed")
                 self._sending = None
+            # Under the same lock: what is handed over from here on goes to disk, for nobody sends it any more.
+            self._stopping = True
 
     def stop(self) -> None:
         """Let `run` end after what it is doing."""
