@@ -10,6 +10,8 @@ from ingest.contract.tables import VERIFICATIONS
 from query_api.tenant import Statement, Tenant
 
 COUNTS: Final = ("events", "accepted", "duplicates", "conflicts", "dead_letters", "forwarded", "rows", "calls")
+# No column has the name of a table: questions are searched for those.
+COLUMNS: Final = tuple({"dead_letters": "letters"}.get(name, name) for name in COUNTS)
 _NEWEST: Final = "ORDER BY verified_at DESC LIMIT 1"
 _AT_MS: Final = "toUnixTimestamp64Milli(verified_at)"
 
@@ -19,6 +21,5 @@ LEDGER: Final = f"SELECT {_AT_MS}, proved, findings_count FROM {VERIFICATIONS} W
 
 def project_statement(tenant: Tenant) -> Statement:
     """Return the statement of a project's own part: when (epoch ms), `COUNTS`, findings as JSON, and how many there are."""
-    counts = ", ".join({"dead_letters": "letters"}.get(name, name) for name in COUNTS)
-    text = f"SELECT {_AT_MS}, {counts}, findings, findings_count {tenant.rows_of(VERIFICATIONS)} {_NEWEST}"
+    text = f"SELECT {_AT_MS}, {', '.join(COLUMNS)}, findings, findings_count {tenant.rows_of(VERIFICATIONS)} {_NEWEST}"
     return Statement(tenant=tenant, text=text, values={})

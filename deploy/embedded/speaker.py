@@ -25,11 +25,10 @@ class Speaker:
 
     def say(self, line: str) -> None:
         """Say a line, unless as many wait to be read as may; from one thread."""
-        missed = f"({self._left_out} lines were left out, for nobody read them; the log files have them)\n" * bool(
-            self._left_out
-        )
+        if self._left_out:
+            line = f"({self._left_out} lines were left out, for nobody read them; the log files have them)\n{line}"
         try:
-            self._lines.put_nowait(missed + line)
+            self._lines.put_nowait(line)
             self._left_out = 0
         except queue.Full:
             self._left_out += 1

@@ -11,14 +11,12 @@ from deploy.verify.report import Finding, Report, Totals
 from ingest.contract.errors import StoreUnavailable
 from ingest.contract.store import client as open_client
 from ingest.contract.tables import VERIFICATIONS
+from query_api import verification
 
 # Of a project, and of the whole ledger: enough to see what is wrong; the command itself says all.
 FINDINGS_MAX: Final = 20
 _TEXT_CHARS: Final = 1_000
-_COUNTS: Final = ("events", "accepted", "duplicates", "conflicts", "dead_letters", "forwarded", "rows", "calls")
-# No column has the name of a table: questions are searched for those.
-_OF_COUNTS: Final = tuple({"dead_letters": "letters"}.get(name, name) for name in _COUNTS)
-COLUMNS: Final = ("project_id", "verified_at", "proved", *_OF_COUNTS, "findings", "findings_count", "kafka_partition")
+COLUMNS: Final = ("project_id", "verified_at", "proved", *verification.COLUMNS, "findings", "findings_count", "kafka_partition")
 _TIMEOUT_S: Final = 60.0
 Row = list[Any]
 
@@ -54,6 +52,6 @@ def rows_of(report: Report, *, now_ms: int) -> Iterator[Row]:
 
 def _row(project_id: str, totals: Totals, findings: Sequence[Finding], *, now_ms: int, proved: bool) -> Row:
     told = [{"kind": each.kind, "text": each.text[:_TEXT_CHARS], "action": each.action} for each in findings[:FINDINGS_MAX]]
-    counts = (getattr(totals, name) for name in _COUNTS)
+    counts = (getattr(totals, name) for name in verification.COUNTS)
     at = datetime.fromtimestamp(now_ms / 1000, tz=UTC)
     return [project_id, at, proved, *counts, json.dumps(told), len(findings), 0]

@@ -13,12 +13,12 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Final
-from urllib.request import urlopen
+from typing import Final
 
 from playwright.sync_api import Page, sync_playwright
 
 from ingest.keys import create_key
+from tests.benchmarks.bench_query import ready
 from tests.benchmarks.seed_executions import PARTITIONS, PROJECTS, seed
 from tests.browser.conftest import HOW, executable
 from tests.support.ingest_service import HOST, free_port
@@ -98,7 +98,7 @@ def bench(folder: Path) -> None:
         eventually("partitions are open", lambda: worker.said().count("partition_opened") >= PARTITIONS, timeout_s=300)
         port = free_port()
         service = Process("query", ["query"], folder=folder, env={**pipeline.env, "TOOLLEDGER_QUERY_PORT": str(port)})
-        eventually("the service is ready", lambda: _is_ready(port))
+        eventually("the service is ready", lambda: ready(port))
         print(f"{rows:,} rows", flush=True)
         with sync_playwright() as playwright:
             path = executable()
@@ -113,13 +113,6 @@ def bench(folder: Path) -> None:
         pipeline.kafka.stop()
     finally:
         pipeline.stop()
-
-
-def _is_ready(port: int) -> Any:
-    try:
-        return urlopen(f"http://{HOST}:{port}/readyz", timeout=5).status == 200
-    except OSError:
-        return False
 
 
 def main() -> None:

@@ -261,7 +261,7 @@ def bench(folder: Path, *, rate: int, count: int, rounds: int, rates: Sequence[i
             port = free_port()
             settings = {**pipeline.env, "TOOLLEDGER_QUERY_PORT": str(port), "TOOLLEDGER_QUERY_TIME_S_MAX": "60"}
             service = Process("query", ["query"], folder=folder, env=settings)
-            eventually("the service is ready", lambda: _ready(port))
+            eventually("the service is ready", lambda: ready(port))
             print(f"{rows:,} rows, {len(calls):,} sampled; {rate:,} events/s arrive; {os.cpu_count()} cores", flush=True)
             ask = Asker(keys[PROJECT], org_key, calls, now_ms=max(call.timestamp_ms for call in calls))
             made = Bench(pipeline, service, port, ask)
@@ -278,7 +278,8 @@ def bench(folder: Path, *, rate: int, count: int, rounds: int, rates: Sequence[i
         pipeline.stop()
 
 
-def _ready(port: int) -> bool:
+def ready(port: int) -> bool:
+    """Tell whether the query service at a port would answer."""
     try:
         with urlopen(f"http://{HOST}:{port}/readyz", timeout=5) as answer:
             return bool(json.loads(answer.read())["status"] == "ready")

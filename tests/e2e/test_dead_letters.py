@@ -17,7 +17,7 @@ import pytest
 from deploy.cli.main import main
 from ingest.contract.partitioning import event_key, home_partition
 from tests.support.ingest_service import IngestService
-from tests.support.pipeline import Pipeline, eventually
+from tests.support.pipeline import Pipeline, at_work, eventually
 from tests.support.query_service import KEY_A, KEY_B, KEY_INGEST, KEY_READ, query_service
 
 pytestmark = pytest.mark.real
@@ -29,13 +29,8 @@ BINARY = bytes(range(256)).replace(b"\n", b"").replace(b"[", b"")
 
 @pytest.fixture(scope="module")
 def pipeline(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pipeline]:
-    made = Pipeline(Path(tmp_path_factory.mktemp("letters")))
-    try:
-        made.start()
-        made.start_worker()
+    with at_work(Path(tmp_path_factory.mktemp("letters"))) as made:
         yield made
-    finally:
-        made.stop()
 
 
 @pytest.fixture

@@ -153,5 +153,4 @@ function pressed(event) {
   event.preventDefault();
 }
 
-
 start();
