@@ -86,10 +86,12 @@ def test_figures_charts_table_and_file_say_what_the_api_and_a_plain_count_say(op
     # The chart's text alternative: calls a day, by the reader's clock, as the API has them.
     chart = opened.locator("figure", has_text="succeeded, failed").or_(opened.locator("figure")).first
     chart.get_by_text("As a table").click()
+    interval = usage(site, interval="hour", timezone="Europe/Berlin")["rows"]
+    # Charts come after the table.
+    expect(chart.locator("tbody tr")).to_have_count(len(interval))
     cells = chart.locator("tbody tr").evaluate_all(
         "rows => rows.map(row => [...row.cells].slice(1).map(cell => Number(cell.textContent.replaceAll(',', ''))))"
     )
-    interval = usage(site, interval="hour", timezone="Europe/Berlin")["rows"]
     assert cells == [[row["calls"] - row["failed"], row["failed"]] for row in interval]
     expect(opened.locator(".js-plotly-plot .main-svg").first).to_be_visible()
 
@@ -196,6 +198,9 @@ def test_the_period_before_is_compared_and_a_row_narrows_everything_down(opened,
     expect(opened.locator("[data-metric=sessions] .figure-change")).to_contain_text("before: ")
 
     tool = "AIRLINE_BOOK_RESERVATION"
+    its_then = sum(each["tool_slug"] == tool for each in day(2))
+    expect(opened.locator("tr", has_text=tool).locator(".change").first).to_contain_text(f"(before: {its_then})")
+    expect(opened.get_by_role("figure").filter(has_text="Users and sessions").locator(".js-plotly-plot")).to_contain_text("Users before")
     opened.locator("tr", has_text=tool).locator("td").nth(1).click()
     expect(opened.get_by_role("list", name="Filters")).to_contain_text(tool)
     assert params_of(opened)["tool_slug"] == [tool]

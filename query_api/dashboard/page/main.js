@@ -57,7 +57,7 @@ async function mount(view, params, project) {
   try {
     module = await import(`./views/${view}.js`);
   } catch {
-    if (mine === shown) replace(main, failed({ status: 0, message: "A part of this page could not be loaded." }, () => location.reload()));
+    if (mine === shown) replace(main, failed({ status: 0, message: "A part of this page could not be loaded." }, () => location.reload(), { byItself: false }));
     return;
   }
   if (mine !== shown) return;

@@ -36,8 +36,15 @@ export function mount(root) {
     section("section", "Last proof", panels.proof),
     section("section.wide", "Dead letters", letters.element)));
 
-  async function ask() {
-    const { signal } = asking;
+  /** Asks now, and from now on every so often. */
+  function begin() {
+    asking.abort();
+    asking = new AbortController();
+    clearTimeout(timer);
+    ask(asking.signal);
+  }
+
+  async function ask(signal) {
     const nowMs = Date.now();
     const [freshness, usage, verification, recent] = await Promise.allSettled([
       get("v1/freshness", {}, { signal }),
@@ -54,13 +61,13 @@ export function mount(root) {
       ...(recent.status === "fulfilled" ? letters.recent(recent.value) : []),
     ];
     warn(told);
-    timer = setTimeout(ask, ASK_EVERY_MS);
+    timer = setTimeout(ask, ASK_EVERY_MS, signal);
   }
 
   /** Draws a panel of an answer, or of why there is none; returns its warnings. */
   function shown(panel, { status, value, reason }, draw) {
     if (status === "rejected") {
-      replace(panel, failed(reason, () => { clearTimeout(timer); ask(); }));
+      replace(panel, failed(reason, begin, { byItself: false }));
       return [];
     }
     const { content, warnings: found } = draw(value);
@@ -95,10 +102,7 @@ export function mount(root) {
         letter = null;
       }
       if (wanted !== null && letter === null) letter = { id: wanted, close: openLetter(wanted, howToOpen()) };
-      asking.abort();
-      asking = new AbortController();
-      clearTimeout(timer);
-      ask();
+      begin();
     },
     key: () => false,
     unmount() {

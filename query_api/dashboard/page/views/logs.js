@@ -14,13 +14,12 @@ import { COLUMNS, filterAt, kept, rowElement, rowId } from "./logs/row.js";
 import { rowList } from "./logs/rows.js";
 import { follow } from "./logs/tail.js";
 import { toolbar } from "./logs/toolbar.js";
-import { failed, loading } from "../states.js";
+import { againMs, failed, loading } from "../states.js";
 
 // New rows are drawn so often, however many come in.
 const DRAW_EVERY_MS = 250;
 // Who paused for longer begins anew instead of going through all that came meanwhile.
 const PAUSE_MS_MAX = 120_000;
-const AGAIN_MS = 5_000;
 
 export function mount(root) {
   let question = null;
@@ -101,10 +100,10 @@ export function mount(root) {
 
   function changed(moved) {
     if (moved && moved.start < list.first()) list.scrollTo(list.first() + moved.added);
-    if (feed.failure && [0, 429, 500, 502, 503, 504].includes(feed.failure.status)) {
-      clearTimeout(againTimer);
-      againTimer = setTimeout(() => feed.again(), Math.max(AGAIN_MS, (feed.failure.retryAfterS ?? 0) * 1000));
-    }
+    clearTimeout(againTimer);
+    // Where there are no rows, the error in their place sees to it.
+    const ms = feed.failure && feed.length ? againMs(feed.failure) : null;
+    if (ms !== null) againTimer = setTimeout(() => feed.again(), ms);
     grid.setAttribute("aria-rowcount", feed.ended ? String(feed.length + 1) : "-1");
     drawState();
     list.draw();

@@ -75,12 +75,12 @@ export function mount(root) {
       curves.quick(what, quick, earlier);
       const [people, peopleThen] = await Promise.all([
         usage(what, [...series(what, { coarse: true }), ["metrics", slow.join(",")]], signal),
-        compared ? usage(before(what), [["metrics", slow.join(",")]], signal) : null,
+        compared ? usage(before(what), [...series(what, { coarse: true }), ["metrics", slow.join(",")]], signal) : null,
       ]);
       Object.assign(now, people.totals);
       if (peopleThen) Object.assign(then, peopleThen.totals);
       draw();
-      curves.slow(what, people);
+      curves.slow(what, people, peopleThen);
     } catch (error) {
       if (error.name !== "AbortError") replace(problem, failed(error, () => showOverview(what, compared, listed, signal)));
     }

@@ -25,7 +25,7 @@ const PEOPLE = { format: count, axisFormat: short, whole: true, lines: [
   { name: "New sessions", of: (row) => row.sessions, kind: "line", colour: "--warn", dash: "dash", symbol: "square" },
 ] };
 
-/** Returns {element, quick(what, answer, earlier), slow(what, answer), rest()}: answers are series of `/v1/usage`. */
+/** Returns {element, quick(what, answer, earlier), slow(what, answer, earlier), rest()}: answers are series of `/v1/usage`. */
 export function charts() {
   // Where a drag came from, so that going back undoes the drag and never more.
   const dragged = new Set();
@@ -57,8 +57,9 @@ export function charts() {
       errors.show({ ...base, said: `${percent(totals.error_rate)} of all calls, per ${interval}.`, ghost: then && { name: "Before", of: (at) => then.get(at)?.error_rate ?? null } });
       durations.show({ ...base, said: `Half took up to ${duration(totals.p50_ms)}, 95 of 100 up to ${duration(totals.p95_ms)}, 99 up to ${duration(totals.p99_ms)}; per ${interval}.`, ghost: then && { name: "p95 before", of: (at) => then.get(at)?.p95_ms ?? null } });
     },
-    slow(what, { rows, totals, interval }) {
-      people.show({ ...seriesOf(what, rows, interval), said: `${count(totals.active_users)} users with calls, ${count(totals.sessions)} sessions begun, per ${interval}.`, ghost: null });
+    slow(what, { rows, totals, interval }, earlier) {
+      const then = earlier && ghosts(what, earlier.rows, rows, interval);
+      people.show({ ...seriesOf(what, rows, interval), said: `${count(totals.active_users)} users with calls, ${count(totals.sessions)} sessions begun, per ${interval}.`, ghost: then && { name: "Users before", of: (at) => then.get(at)?.active_users ?? null } });
     },
     rest() {
       for (const each of all) each.rest();

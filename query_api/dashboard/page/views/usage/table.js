@@ -6,7 +6,8 @@ import { withFilter } from "../../filters.js";
 import { count } from "../../format.js";
 import { empty, failed, loading } from "../../states.js";
 import { csv, download } from "./csv.js";
-import { BY, intervalOf, logsParams, METRICS, QUICK, usage } from "./question.js";
+import { difference } from "./difference.js";
+import { before, BY, intervalOf, logsParams, METRICS, QUICK, usage } from "./question.js";
 import { drawnAnew, head, sortOf } from "./sort.js";
 import { parts, spark } from "./spark.js";
 
@@ -60,7 +61,10 @@ export function table() {
     if (answer.truncated) {
       replace(note, `The first ${count(rows.length)} of more. `, most === FIRST_ROWS && h("button", { type: "button", onclick: () => { most = MORE_ROWS; show(what, params, signal); } }, `Show up to ${count(MORE_ROWS)}`), ` The file has up to ${count(API_ROWS)}.`);
     } else replace(note, rows.length ? `All ${count(rows.length)} shown.` : "");
-    Promise.all([fillSlow(rows, asked, what, first, signal), fillSparks(rows, asked, what, signal)]).catch((error) => {
+    const compared = params.get("compare") === "1";
+    Promise.all([
+      fillSlow(rows, asked, what, first, signal), fillSparks(rows, asked, what, signal), compared && fillEarlier(rows, asked, what, signal),
+    ]).catch((error) => {
       if (error.name !== "AbortError") replace(note, `Some columns could not be asked for: ${error.message}`);
     });
   }
@@ -107,6 +111,18 @@ async function fillSlow(rows, asked, what, have, signal) {
     const found = new Map(answer.rows.map((row) => [row[asked.column], row]));
     for (const each of rows.filter(({ key }) => part.includes(key))) {
       for (const name of names) replace(each.cells[name], METRICS[name].format(found.get(each.key)?.[name] ?? 0));
+    }
+  }
+}
+
+/** Adds to each row how it differs from the period before; a row that was not there then had no calls. */
+async function fillEarlier(rows, asked, what, signal) {
+  for (const part of parts(rows.map((each) => each.key), API_ROWS)) {
+    const answer = await usage(only(before(what), asked, part), [["group_by", asked.column], ["metrics", QUICK.join(",")], ["limit", API_ROWS]], signal);
+    const found = new Map(answer.rows.map((row) => [row[asked.column], row]));
+    for (const { key, row, cells } of rows.filter((each) => part.includes(each.key))) {
+      const then = found.get(key) ?? { calls: 0, failed: 0, error_rate: null, p50_ms: null, p95_ms: null, p99_ms: null };
+      for (const name of QUICK) cells[name].append(h("div.change", {}, difference(name, row[name], then[name])));
     }
   }
 }
