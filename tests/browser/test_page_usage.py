@@ -200,7 +200,8 @@ def test_the_period_before_is_compared_and_a_row_narrows_everything_down(opened,
     tool = "AIRLINE_BOOK_RESERVATION"
     its_then = sum(each["tool_slug"] == tool for each in day(2))
     expect(opened.locator("tr", has_text=tool).locator(".change").first).to_contain_text(f"(before: {its_then})")
-    expect(opened.get_by_role("figure").filter(has_text="Users and sessions").locator(".js-plotly-plot")).to_contain_text("Users before")
+    people = opened.get_by_role("figure").filter(has_text="Users and sessions")
+    expect(people.locator(".js-plotly-plot")).to_contain_text("Users before")
     opened.locator("tr", has_text=tool).locator("td").nth(1).click()
     expect(opened.get_by_role("list", name="Filters")).to_contain_text(tool)
     assert params_of(opened)["tool_slug"] == [tool]
