@@ -36,13 +36,18 @@ _EVENT_BYTES: Final = 800
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Load:
-    """One kind of load."""
+    """One kind of load.
+
+    Args:
+        half_of: the load of this run at half of whose rate requests are due.
+    """
 
     name: str
     events: int
     connections: int
     encoding: str = ""
     ids: bool = True
+    half_of: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -122,19 +127,32 @@ def request(key: str, load: Load, seed: int) -> bytes:
     return head.encode() + body
 
 
-async def measure(port: int, key: str, load: Load, seconds: float, process: psutil.Process) -> Measured:
-    """Run one load for some seconds after a second of warming up."""
+async def measure(port: int, key: str, load: Load, seconds: float, process: psutil.Process, rate: float = 0) -> Measured:
+    """Run one load for some seconds after a second of warming up.
+
+    Args:
+        rate: requests/s; each is due at its moment, whether those before it are answered or not, and its latency counts from
+            then. 0: each connection sends as soon as it has its answer.
+    """
     loop = asyncio.get_running_loop()
     bodies = [request(key, load, seed) for seed in range(16 if load.events > 1 else 512)]
     latencies: list[float] = []
     counting = False
     running = True
+    due: asyncio.Queue[float] = asyncio.Queue()
+
+    async def clock() -> None:
+        at = time.perf_counter()
+        while running:
+            due.put_nowait(at)
+            at += 1 / rate
+            await asyncio.sleep(max(0.0, at - time.perf_counter()))
 
     async def client(number: int) -> None:
         _, connection = await loop.create_connection(Connection, _HOST, port)
         turn = number
         while running:
-            began = time.perf_counter()
+            began = await due.get() if rate else time.perf_counter()
             status = await connection.send(bodies[turn % len(bodies)])
             assert status == 202, f"answered {status}"
             if counting:
@@ -143,11 +161,16 @@ async def measure(port: int, key: str, load: Load, seconds: float, process: psut
         connection.transport.close()
 
     clients = [asyncio.create_task(client(number)) for number in range(load.connections)]
+    pacing = asyncio.create_task(clock()) if rate else None
     await asyncio.sleep(1)
     before, began, counting = process.cpu_times(), time.perf_counter(), True
     await asyncio.sleep(seconds)
     counting, took, after = False, time.perf_counter() - began, process.cpu_times()
     running = False
+    if pacing is not None:
+        await pacing
+        for _ in clients:
+            due.put_nowait(time.perf_counter())
     await asyncio.gather(*clients)
     cpu = after.user + after.system - before.user - before.system
     return Measured(
@@ -219,6 +242,8 @@ def main() -> int:
         Load(name="single events, 1 connection", events=1, connections=1),
         Load(name="single events, 32 connections", events=1, connections=32),
         Load(name="single events, 128 connections", events=1, connections=128),
+        Load(name="half of it: batches of 500, 4", events=500, connections=16, half_of="batches of 500, 4 connections"),
+        Load(name="half of it: single events, 32", events=1, connections=128, half_of="single events, 32 connections"),
     ]
     apply(given.kafka, topics())
     key = given.key or asyncio.run(create_key(given.kafka, project_id="bench", name="benchmark"))[1]
@@ -234,9 +259,14 @@ def main() -> int:
         )
         print(f"{'load':34s} {'req/s':>9s} {'events/s':>10s} {'cores':>6s} {'req/s/core':>11s} {'ev/s/core':>11s}", end="")
         print(f" {'p50 ms':>8s} {'p99 ms':>8s} {'RSS MB':>6s}")
+        reached: dict[str, float] = {}
         for load in loads:
-            if given.only in load.name:
-                print(row(load, asyncio.run(measure(port, key, load, given.seconds, watched))), flush=True)
+            if given.only not in load.name or (load.half_of and load.half_of not in reached):
+                continue
+            rate = reached[load.half_of] / 2 if load.half_of else 0
+            measured = asyncio.run(measure(port, key, load, given.seconds, watched, rate))
+            reached[load.name] = measured.requests / measured.seconds
+            print(row(load, measured), flush=True)
     finally:
         if process is not None:
             process.terminate()
