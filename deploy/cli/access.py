@@ -105,8 +105,16 @@ def projects() -> None:
 @kafka_option
 @click.argument("project")
 @click.option("--store-payloads", type=click.Choice(["yes", "no"]), help="Whether requests and responses are stored.")
-@click.option("--retention-days", type=click.IntRange(0), help="How long logs are kept; 0: the default.")
-@click.option("--payload-retention-days", type=click.IntRange(0), help="How long payloads are kept; 0: the default.")
+@click.option(
+    "--retention-days",
+    type=click.IntRange(0),
+    help="How long logs are to be kept; 0: the default. Noted: nothing deletes by it yet.",
+)
+@click.option(
+    "--payload-retention-days",
+    type=click.IntRange(0),
+    help="How long payloads are to be kept; 0: the default. Noted: nothing deletes by it yet.",
+)
 @click.option("--org", metavar="O", help="The organisation the project belongs to.")
 @json_option
 def set_(

@@ -119,15 +119,15 @@ def test_it_warns_plainly(page: Page, site: Site) -> None:
     expect(warnings).not_to_contain_text("still")
     for _ in range(3):
         with page.expect_response("**/v1/verification"):
-            page.clock.run_for(11_000)
+            page.clock.fast_forward(11_000)
     expect(rows.nth(1)).to_contain_text("stands still")
     expect(warnings).to_contain_text("Partition 0 stands still: look at the log of the worker that has it")
     answers["verification"] = None  # type: ignore[assignment]
     with page.expect_response("**/v1/verification"):
-        page.clock.run_for(11_000)
+        page.clock.fast_forward(11_000)
     expect(warnings).to_contain_text("No proof yet: toolledger verify never ran.")
     page.route("**/v1/verification", lambda route: route.abort())
-    page.clock.run_for(11_000)
+    page.clock.fast_forward(11_000)
     expect(proof.get_by_role("alert")).to_contain_text("The server does not answer")
     expect(section(page, "Dead letters")).to_contain_text("not JSON")
 

@@ -1,4 +1,4 @@
-"""Fixtures of tests that kill and stop real parts: each has parts of its own."""
+"""Real parts for tests that kill and stop them, of their own, and one stack for those that do not."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -7,6 +7,7 @@ import pytest
 
 from tests.support.outages import Outages
 from tests.support.pipeline import Pipeline
+from tests.support.stack import Stack
 
 
 @pytest.fixture
@@ -28,6 +29,17 @@ def outages(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Outages]:
         made.start()
         made.send("first")
         assert made.pipeline.settled().findings == ()
+        yield made
+    finally:
+        made.stop()
+
+
+@pytest.fixture(scope="session")
+def shared_stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    """A whole stack for files that only use it: each has a project of its own, and stops and kills nothing."""
+    made = Stack(Path(tmp_path_factory.mktemp("shared")))
+    made.start()
+    try:
         yield made
     finally:
         made.stop()

@@ -34,14 +34,9 @@ def programs() -> tuple[dict[str, Path], list[str]]:
 
 
 @pytest.fixture(scope="module")
-def stack(programs: object, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    running = Stack(tmp_path_factory.mktemp("mcp"))
-    running.start()
-    try:
-        running.key = running.create_key("mcp")
-        yield running
-    finally:
-        running.stop()
+def stack(programs: object, shared_stack: Stack) -> Stack:
+    shared_stack.key = shared_stack.create_key("mcp")
+    return shared_stack
 
 
 def wrapper(session: str, *options: str) -> list[str]:

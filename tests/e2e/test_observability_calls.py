@@ -6,7 +6,6 @@ import shutil
 import subprocess
 import time
 from collections import Counter
-from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -73,16 +72,11 @@ def between(span: tuple[int, int]) -> list[dict[str, Any]]:
 
 
 @pytest.fixture(scope="module")
-def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    running = Stack(tmp_path_factory.mktemp("observability"))
-    running.start()
-    try:
-        running.key = running.create_key("observed")
-        assert running.post("/v1/events", json.dumps(EVENTS).encode()).json()["accepted"] == len(EVENTS)
-        assert running.proved().proved
-        yield running
-    finally:
-        running.stop()
+def stack(shared_stack: Stack) -> Stack:
+    shared_stack.key = shared_stack.create_key("observed")
+    assert shared_stack.post("/v1/events", json.dumps(EVENTS).encode()).json()["accepted"] == len(EVENTS)
+    assert shared_stack.proved().proved
+    return shared_stack
 
 
 def call(stack: Stack, text: str) -> Any:

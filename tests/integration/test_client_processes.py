@@ -363,53 +363,6 @@ def test_a_forked_child_without_a_handler_dies_of_sigterm_after_sending(server: 
     assert server.ids == ["child"]
 
 
-def test_workers_forked_from_a_loaded_application_each_send(server: Answering, start: Start) -> None:
-    """As gunicorn does with --preload: made and used before the fork, SIGTERM handled by the server, exit by sys.exit."""
-    master = start(
-        """
-        class Worker:
-            alive = True
-            def stop(self, number, frame):
-                self.alive = False
-
-        ledger = make()
-
-        @ledger.tool("A_TOOL")
-        def tool(who):
-            return who
-
-        tool("master")
-        for name in ("SIGTERM", "SIGINT", "SIGQUIT"):
-            signal.signal(getattr(signal, name), lambda number, frame: None)
-        children = []
-        for number in range(3):
-            child = os.fork()
-            if not child:
-                worker = Worker()
-                signal.signal(signal.SIGTERM, worker.stop)
-                tool(f"worker {number}")
-                say("ready")
-                while worker.alive:
-                    time.sleep(0.01)
-                tool(f"worker {number} at its end")
-                sys.exit(0)
-            children.append(child)
-        sys.stdin.read(0)
-        while os.read(0, 1):
-            pass
-        for child in children:
-            os.kill(child, signal.SIGTERM)
-        assert all(os.waitpid(child, 0)[1] == 0 for child in children)
-        """.replace("while os.read(0, 1):\n            pass", "time.sleep(1)")
-    )
-    for _ in range(3):
-        said(master, b"ready")
-    assert master.wait(60) == 0
-    who = [event["data"]["request"]["payload"]["who"] for event in server.accepted]
-    ends = [f"worker {number}{end}" for number in range(3) for end in ("", " at its end")]
-    assert sorted(who) == sorted(["master", *ends])
-
-
 def test_a_client_in_a_subprocess_of_a_subprocess_is_its_own(server: Answering, start: Start, tmp_path: Path) -> None:
     """Files of the spool are not inherited by programs that are started: their locks would outlive us."""
     program = start(
