@@ -2,7 +2,8 @@
 
 Starts Kafka, ClickHouse, a worker and the query service on a folder of `seed_executions` (made if it is not there), opens the
 page in a browser, and prints: what it weighs, how long from the address to the first rows (with nothing cached, then again),
-and from a filter to its rows.
+and from a filter to its rows. `--live 2000 --live-s 360` then follows half of 2,000 events/s, as many calls as an hour at 100/s
+brings, and prints what the page holds.
 """
 
 import argparse
@@ -19,12 +20,14 @@ from playwright.sync_api import Page, sync_playwright
 
 from ingest.keys import create_key
 from tests.benchmarks.bench_query import ready
+from tests.benchmarks.live_events import arriving
 from tests.benchmarks.seed_executions import PARTITIONS, PROJECTS, seed
 from tests.browser.conftest import HOW, executable
 from tests.support.ingest_service import HOST, free_port
 from tests.support.pipeline import Pipeline, Process, eventually
 
 _ROUNDS: Final = 10
+_LOOKS: Final = 6
 _PROJECT: Final = PROJECTS[0]
 # One filter of each kind: what many have, what few have, and a text.
 _FILTERS: Final = (
@@ -74,6 +77,22 @@ def measure(page: Page, url: str, key: str) -> None:
         print(f"{narrowed:>32} to its rows: {_told(once)}")
 
 
+def follow(page: Page, url: str, seconds: int) -> None:
+    """Follow what arrives, and print what the page holds from time to time, garbage taken out before."""
+    page.goto(f"{url}/#/logs?project={_PROJECT}&since=15m&live=1")
+    page.wait_for_function(_ROWS)
+    tools = page.context.new_cdp_session(page)
+    tools.send("Performance.enable")
+    began = time.monotonic()
+    for number in range(_LOOKS + 1):
+        page.wait_for_timeout(max(0.0, began + seconds * number / _LOOKS - time.monotonic()) * 1000)
+        tools.send("HeapProfiler.collectGarbage")
+        found = {each["name"]: each["value"] for each in tools.send("Performance.getMetrics")["metrics"]}
+        held = f"{found['JSHeapUsedSize'] / 2**20:.1f} MiB of heap, {found['Nodes']:.0f} nodes"
+        shown = page.locator(".log-bar").inner_text().replace("\n", " ")
+        print(f"followed for {time.monotonic() - began:4.0f} s: {held}; {shown}", flush=True)
+
+
 def _reloaded(page: Page) -> float:
     began = time.perf_counter()
     page.reload(wait_until="commit")
@@ -87,7 +106,7 @@ def _told(once: Callable[[], float]) -> str:
     return f"first {first:.0f} ms, then p50 {statistics.median(times):.0f} ms, worst {max(times):.0f} ms"
 
 
-def bench(folder: Path) -> None:
+def bench(folder: Path, *, rate: int, seconds: int) -> None:
     """Start everything on a seeded folder, measure, and stop."""
     pipeline = Pipeline(folder, partitions=PARTITIONS)
     try:
@@ -104,7 +123,11 @@ def bench(folder: Path) -> None:
             path = executable()
             assert path is not None, HOW
             browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox", "--disable-gpu"])
-            measure(browser.new_page(), f"http://{HOST}:{port}", key)
+            page, url = browser.new_page(), f"http://{HOST}:{port}"
+            measure(page, url, key)
+            if rate:
+                with arriving(pipeline.kafka.address, rate):
+                    follow(page, url, seconds)
             browser.close()
         service.end()
         worker.end()
@@ -120,6 +143,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--folder", type=Path, help="data of a former run; made if it is not there")
     parser.add_argument("--rows", type=int, default=10_000_000)
+    parser.add_argument(
+        "--live", type=int, default=0, help="events a second to follow at the end, of which half are the project's"
+    )
+    parser.add_argument("--live-s", type=int, default=360)
     options = parser.parse_args()
     # While ClickHouse starts, its client says at length that it is not there yet.
     logging.disable(logging.ERROR)
@@ -127,7 +154,7 @@ def main() -> None:
         folder = options.folder or Path(temporary) / "data"
         if not folder.exists():
             seed(folder, options.rows)
-        bench(folder)
+        bench(folder, rate=options.live, seconds=options.live_s)
 
 
 if __name__ == "__main__":

@@ -13,8 +13,6 @@ import json
 import logging
 import os
 import statistics
-import subprocess
-import sys
 import tempfile
 import time
 from collections import Counter
@@ -27,14 +25,13 @@ from urllib.request import urlopen
 import httptools
 import psutil
 
-from deploy.embedded.process import die_with_parent
 from ingest.keys import create_key
+from tests.benchmarks.live_events import arriving
 from tests.benchmarks.query_questions import PROJECT, QUESTIONS, Asker, Question, raw_sql, sample
 from tests.benchmarks.seed_executions import PARTITIONS, PROJECTS, seed
 from tests.support.ingest_service import HOST, free_port
 from tests.support.pipeline import Pipeline, Process, eventually
 
-_ROOT: Final = Path(__file__).parents[2]
 _ORG: Final = "bench"
 _BUDGET: Final = {"TOOLLEDGER_DEDUPE_BYTES": str(200 * 1024 * 1024), "TOOLLEDGER_LOG_JSON": "1"}
 _CONNECTIONS_MAX: Final = 128
@@ -252,12 +249,7 @@ def bench(folder: Path, *, rate: int, count: int, rounds: int, rates: Sequence[i
         store.close()
         worker = pipeline.start_worker(**_BUDGET)
         eventually("partitions are open", lambda: worker.said().count("partition_opened") >= PARTITIONS, timeout_s=300)
-        live = subprocess.Popen(
-            [sys.executable, "-m", "tests.benchmarks.live_events", "--kafka", kafka, "--rate", str(rate)],
-            cwd=_ROOT,
-            preexec_fn=die_with_parent(),  # noqa: PLW1509 - the child only makes one system call
-        )
-        try:
+        with arriving(kafka, rate):
             port = free_port()
             settings = {**pipeline.env, "TOOLLEDGER_QUERY_PORT": str(port), "TOOLLEDGER_QUERY_TIME_S_MAX": "60"}
             service = Process("query", ["query"], folder=folder, env=settings)
@@ -267,9 +259,6 @@ def bench(folder: Path, *, rate: int, count: int, rounds: int, rates: Sequence[i
             made = Bench(pipeline, service, port, ask)
             asyncio.run(measure(made, count=count, rounds=rounds, rates=rates, only=only))
             service.end()
-        finally:
-            live.terminate()
-            live.wait(30)
         worker.end()
         assert pipeline.clickhouse is not None
         pipeline.clickhouse.end()

@@ -6,11 +6,17 @@ A process of its own, so that it takes no turn from whoever measures. It ends wi
 import argparse
 import asyncio
 import json
+import subprocess
+import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Final
 
 from aiokafka import AIOKafkaProducer
 
+from deploy.embedded.process import die_with_parent
 from ingest.contract.partitioning import event_key, home_partition
 from ingest.contract.topics import TOOL_EXECUTIONS
 from tests.benchmarks.seed_executions import PARTITIONS, project, tool_slug
@@ -19,6 +25,21 @@ _TICK_S: Final = 0.1
 _PACK: Final = 200
 _FAILED_ONE_IN: Final = 25
 _ERROR: Final = {"message": "Rate limit exceeded, retry after 30 seconds", "code": "429", "type": "RateLimitError"}
+
+
+@contextmanager
+def arriving(kafka: str, rate: int) -> Iterator[None]:
+    """Let events arrive meanwhile, sent by a process of their own."""
+    sender = subprocess.Popen(
+        [sys.executable, "-m", "tests.benchmarks.live_events", "--kafka", kafka, "--rate", str(rate)],
+        cwd=Path(__file__).parents[2],
+        preexec_fn=die_with_parent(),  # noqa: PLW1509 - the child only makes one system call
+    )
+    try:
+        yield
+    finally:
+        sender.terminate()
+        sender.wait(30)
 
 
 def event(number: int, salt: str, now_ms: int) -> tuple[str, str, bytes]:

@@ -192,7 +192,7 @@ def _last_text(value: Any) -> str:
 def test_scrolling_has_no_end_and_no_more_elements(page: Page, site: Site) -> None:
     """More calls than are kept in memory come each once and in order, down and up again, with few elements."""
     key = site.stack.create_key("endless")
-    calls = [call(number, message=f"number {number}") for number in range(1_500)]
+    calls = [call(number, message=f"number {number}", session_id="long") for number in range(1_500)]
     for at in range(0, len(calls), 500):
         assert site.stack.post("/v1/events", calls[at : at + 500], key=key).status_code == 202
     site.stack.proved()
@@ -206,6 +206,13 @@ def test_scrolling_has_no_end_and_no_more_elements(page: Page, site: Site) -> No
     expect(page.locator(".said")).to_contain_text("1,500 calls")
     up = _walk(page, "PageUp", len(wanted))
     assert up == dict(enumerate(wanted))
+
+    # A session too long for its timeline is shown around the call that is open.
+    for number, which in ((1_450, "The newest 500 calls"), (700, "Up to this one, the last 500 calls")):
+        page.goto(site.address("logs", project="endless", since="1h", log=calls[number]["id"]))
+        expect(page.locator(".timeline")).to_contain_text(which)
+        expect(page.locator(".calls [aria-current=true]")).to_have_attribute("title", f"number {number}")
+    page.goto(site.address("logs", project="endless", since="1h"))
 
     # A list that is higher than a browser can place anything at.
     millions = page.evaluate(_MILLIONS)
@@ -275,6 +282,16 @@ _MILLIONS: Final = """async () => {
   list.close();
   scroller.remove();
   return { last: String(last), first: String(first), drawn: Math.max(...drawnMax) < 40 };
+}"""
+
+
+# The rows that are drawn are all there, and reach from the top of the list's window to its foot.
+_FILLED: Final = """() => {
+  const { top, bottom } = document.querySelector('[role=grid]').getBoundingClientRect();
+  const drawn = [...document.querySelectorAll('.log-rows > *')];
+  const places = drawn.map((row) => row.getBoundingClientRect());
+  const reaches = places.some((at) => at.top <= top) && places.some((at) => at.bottom >= bottom);
+  return reaches && drawn.every((row) => row.dataset.log);
 }"""
 
 

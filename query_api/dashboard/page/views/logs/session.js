@@ -23,25 +23,33 @@ const SHOWN = 60;
 export function sessionTimeline(log, { zone, signal, open }) {
   const element = h("div.timeline", {}, loading("Looking for its calls"));
   fetchCalls(log, signal).then(
-    ({ calls, isAll }) => draw(element, log, calls, isAll, { zone, open }),
+    (found) => draw(element, log, found, { zone, open }),
     (error) => signal.aborted || replace(element, h("p.error", {}, `Its other calls could not be fetched: ${error.message}`)));
   return element;
 }
 
-/** Fetches the calls of a session up to the open one and some before it, the newest first; whether these are all. */
+/** Fetches the calls of a session, in their order: all, or the newest if the open one is among them, or those up to it. */
 async function fetchCalls(log, signal) {
+  const newest = await search(log, null, signal);
+  if (newest.isAll) return { calls: newest.calls, which: "" };
+  if (newest.calls.some((each) => each.id === log.id)) return { calls: newest.calls, which: "The newest " };
+  const { calls } = await search(log, Date.parse(log.timestamp) + 1, signal);
+  return { calls, which: "Up to this one, the last " };
+}
+
+async function search(log, toMs, signal) {
   const filters = [{ field: "session_id", operator: "==", value: log.metadata.session_id }];
   const calls = [];
   let cursor = null;
   do {
-    const found = await post("api/v3.1/logs/tool_execution", { limit: PAGE_CALLS, cursor, filters }, { signal });
+    const found = await post("api/v3.1/logs/tool_execution", { limit: PAGE_CALLS, cursor, filters, ...(toMs && { time_range: { from: 0, to: toMs } }) }, { signal });
     calls.push(...found.logs.map(kept));
     cursor = found.next_cursor;
   } while (cursor !== null && calls.length < CALLS_MAX);
   return { calls: calls.reverse(), isAll: cursor === null };
 }
 
-function draw(element, log, calls, isAll, { zone, open }) {
+function draw(element, log, { calls, which }, { zone, open }) {
   if (!calls.length) return replace(element, h("p.quiet", {}, "None were found."));
   const beginMs = calls[0].ms;
   const endMs = Math.max(...calls.map((each) => each.ms + each.durationMs), beginMs + 1);
@@ -71,7 +79,7 @@ function draw(element, log, calls, isAll, { zone, open }) {
     if (mine) list.scrollTop = mine.offsetTop - list.offsetTop - list.clientHeight / 2;
   });
   replace(element,
-    h("p.quiet", {}, `${isAll ? "" : "The newest "}${count(calls.length)} ${calls.length === 1 ? "call" : "calls"}, ${count(failedOnes)} failed, within ${duration(endMs - beginMs)}. `,
+    h("p.quiet", {}, `${which}${count(calls.length)} ${calls.length === 1 ? "call" : "calls"}, ${count(failedOnes)} failed, within ${duration(endMs - beginMs)}. `,
       h("a", { href: inList(log, beginMs, endMs) }, "Show them in the list")),
     before, list, after);
   if (here >= 0) say(`Call ${here + 1} of ${calls.length} of its session`);
