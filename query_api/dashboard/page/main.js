@@ -103,7 +103,7 @@ function heading(view, params, project) {
     h("span.project", {}, switcher(project)),
     h("button.quiet", { type: "button", title: "Forget this key", onclick: leave }, "Leave"),
     h("a.quiet", { href: "docs", target: "_blank", rel: "noopener" }, "API"),
-    h("button.quiet", { type: "button", "aria-keyshortcuts": "?", onclick: toggleHelp }, "Keys ?"));
+    h("button.quiet.of-keyboard", { type: "button", "aria-keyshortcuts": "?", onclick: toggleHelp }, "Keys ?"));
 }
 
 function switcher(project) {
