@@ -202,7 +202,9 @@ class RunConsumer(stock.Consumer):  # type: ignore[misc]
     def _fold(self, tp: TP, generation: int, *, hollow_until: int | None = None) -> Run:
         """Make what is gathered a run; with nothing gathered, one of offsets that hold no records."""
         self._hollow_since.pop(tp, None)
-        records, nbytes = self._gathered[tp].take(time.monotonic()) if hollow_until is None else ([], 0)
+        records, nbytes = (
+            self._gathered[tp].take(time.monotonic(), sharers=len(self._next)) if hollow_until is None else ([], 0)
+        )
         next_offset = hollow_until or records[-1].offset + 1
         run = Run(
             partition=tp.partition,
@@ -223,6 +225,8 @@ class RunConsumer(stock.Consumer):  # type: ignore[misc]
         """The agent has finished a run: there is room for another of its partition, unless it should have no more."""
         tp = TP(self.topic, run.partition)
         if self._in_flight.get(tp, 0) > 0 and run.generation == self.app.consumer_generation_id:
+            if run.records:
+                self._gathered[tp].written(time.monotonic())
             if not more:
                 self._resting.add(tp)
             self._in_flight[tp] -= 1
@@ -287,7 +291,7 @@ def transport(owner: Owner, topic: str, *, ahead_bytes: int, interval_s: float) 
     Args:
         owner: whom the consumer asks where to start.
         ahead_bytes: about so much of records is held at most.
-        interval_s: between the beginnings of two runs of a partition, where there is no backlog.
+        interval_s: between the beginnings of two runs of a partition, where there is no backlog; at least.
     """
     members = {"owner": owner, "topic": topic, "ahead_bytes": ahead_bytes, "interval_s": interval_s}
     consumer = type("LedgerConsumer", (RunConsumer,), members)

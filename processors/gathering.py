@@ -6,17 +6,26 @@ nothing waits.
 
     records   x  xx x   xxx  x x x  x             x
     runs      |--------------|--------------|     |      first at once, then one an interval, at once after a pause
+
+The interval grows with what a batch takes to be written, so that many partitions with little in each do not keep the store busy
+with the cost of batches alone; whatever the machine, about half of one writer's time is left.
 """
 
+from collections import deque
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Final
+
+# Of the time that passes, what writing the batches of all partitions of a worker may take together, one after the other.
+_SHARE: Final = 0.5
+# What came in is seen a while after this at the latest, however long writing takes.
+_INTERVAL_S_MAX: Final = 2.0
 
 
 class Gathering:
     """Records of one partition that wait to become a run.
 
     Args:
-        interval_s: between the beginnings of two runs at the log's end.
+        interval_s: between the beginnings of two runs at the log's end, at least; 0: nothing waits.
         bytes_max: a run is due once it holds as many, whatever the time.
     """
 
@@ -26,6 +35,10 @@ class Gathering:
         self._records: list[Any] = []
         self._nbytes = 0
         self._behind = False
+        # When runs were taken that are not written yet, when the last one was, and how long it took.
+        self._taken: deque[float] = deque()
+        self._written_s = 0.0
+        self._took_s = 0.0
         self.due_s = 0.0
 
     def __len__(self) -> int:
@@ -52,9 +65,23 @@ class Gathering:
         """Tell whether there are records, and whether they are due."""
         return bool(self._records) and (self.full or now_s >= self.due_s)
 
-    def take(self, now_s: float) -> tuple[list[Any], int]:
-        """Return the records and their bytes, and begin anew: an interval later, unless there is more in the log already."""
+    def take(self, now_s: float, *, sharers: int) -> tuple[list[Any], int]:
+        """Return the records and their bytes, and begin anew: an interval later, unless there is more in the log already.
+
+        Args:
+            sharers: how many partitions of this worker write, this one among them.
+        """
         records, nbytes = self._records, self._nbytes
         self._records, self._nbytes = [], 0
-        self.due_s = now_s if self._behind else now_s + self._interval_s
+        self._taken.append(now_s)
+        self.due_s = now_s if self._behind or not self._interval_s else now_s + self._pause_s(sharers)
         return records, nbytes
+
+    def written(self, now_s: float) -> None:
+        """The run that was taken first, of those that were not written yet, is."""
+        began_s = max(self._taken.popleft(), self._written_s)
+        self._took_s = now_s - began_s
+        self._written_s = now_s
+
+    def _pause_s(self, sharers: int) -> float:
+        return max(self._interval_s, min(_INTERVAL_S_MAX, sharers * self._took_s / _SHARE))

@@ -14,7 +14,10 @@ class WorkerSettings(RedactionSettings):
     batch_bytes: int = Field(default=48 * 1024 * 1024, ge=1, description="a batch is closed at this many decoded bytes")
     # A batch costs ClickHouse as much for one event as for a thousand, and leaves parts that questions have to open.
     batch_interval_ms: int = Field(
-        default=250, ge=0, description="where there is no backlog, batches of a partition begin so far apart; the first at once"
+        default=250,
+        ge=0,
+        description="where there is no backlog, batches of a partition begin so far apart at least, the first at once;"
+        " further, up to 2 s, where writing them would take more than half of the time; 0: nothing waits",
     )
     work_bytes: int = Field(default=8 * 1024 * 1024, ge=1, description="decoded bytes of records in work at once")
     ahead_bytes: int = Field(default=16 * 1024 * 1024, ge=1, description="no fetch while this much is decoded and waits")

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -39,7 +40,7 @@ def test_every_record_is_in_one_run_in_order_and_runs_at_the_logs_end_are_an_int
             assert not len(gathering) or now_s < gathering.due_s
             continue
         full, was_behind = gathering.full, behind if records else None
-        found, nbytes = gathering.take(now_s)
+        found, nbytes = gathering.take(now_s, sharers=1)
         assert found
         assert nbytes == sum(len(record.value or b"") for record in found)
         assert full == (nbytes >= BYTES_MAX)
@@ -51,7 +52,7 @@ def test_every_record_is_in_one_run_in_order_and_runs_at_the_logs_end_are_an_int
             assert last[1] == was_behind
         taken += found
     if len(gathering):
-        taken += gathering.take(now_s)[0]
+        taken += gathering.take(now_s, sharers=1)[0]
     assert taken == sent
 
 
@@ -60,10 +61,39 @@ def test_a_record_after_a_pause_begins_a_run_at_once() -> None:
     gathering = Gathering(interval_s=INTERVAL_S, bytes_max=BYTES_MAX)
     gathering.add([Fetched(0, b"x")], behind=False)
     assert gathering.ready(1.0)
-    gathering.take(1.0)
+    gathering.take(1.0, sharers=1)
     gathering.add([Fetched(1, b"x")], behind=False)
     assert not gathering.ready(1.2)
     assert gathering.ready(1.26)
-    gathering.take(1.26)
+    gathering.take(1.26, sharers=1)
     gathering.add([Fetched(2, b"x")], behind=False)
     assert gathering.ready(2.0)
+
+
+@pytest.mark.parametrize(
+    ("sharers", "took_s", "apart_s"),
+    [(8, 0.01, INTERVAL_S), (8, 0.05, 0.8), (2, 0.1, 0.4), (8, 0.4, 2.0), (100, 60.0, 2.0)],
+)
+def test_runs_are_the_further_apart_the_longer_writing_takes(sharers: int, took_s: float, apart_s: float) -> None:
+    """All partitions of a worker together write for half of the time at most, and nothing waits for more than two seconds."""
+    gathering = Gathering(interval_s=INTERVAL_S, bytes_max=BYTES_MAX)
+    gathering.add([Fetched(0, b"x")], behind=False)
+    gathering.take(10.0, sharers=sharers)
+    # One that waited for the run before it took no longer for that.
+    gathering.add([Fetched(1, b"x")], behind=True)
+    gathering.take(10.0, sharers=sharers)
+    gathering.written(100.0)
+    gathering.written(100.0 + took_s)
+    gathering.add([Fetched(2, b"x")], behind=False)
+    gathering.take(200.0, sharers=sharers)
+    assert gathering.due_s == pytest.approx(200.0 + apart_s)
+
+
+def test_with_no_interval_nothing_waits() -> None:
+    """Who asked for that has it, whatever writing takes."""
+    gathering = Gathering(interval_s=0, bytes_max=BYTES_MAX)
+    for number in range(3):
+        gathering.add([Fetched(number, b"x")], behind=False)
+        assert gathering.ready(float(number))
+        gathering.take(float(number), sharers=8)
+        gathering.written(number + 0.5)
