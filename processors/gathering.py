@@ -78,7 +78,9 @@ class Gathering:
         return records, nbytes
 
     def written(self, now_s: float) -> None:
-        """The run that was taken first, of those that were not written yet, is."""
+        """The first run that was taken and not written yet is written; one of an earlier assignment is not known here."""
+        if not self._taken:
+            return
         began_s = max(self._taken.popleft(), self._written_s)
         self._took_s = now_s - began_s
         self._written_s = now_s
