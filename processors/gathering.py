@@ -8,7 +8,7 @@ nothing waits.
     runs      |--------------|--------------|     |      first at once, then one an interval, at once after a pause
 
 The interval grows with what a batch takes to be written, so that many partitions with little in each do not keep the store busy
-with the cost of batches alone; whatever the machine, about half of one writer's time is left.
+with the cost of batches alone.
 """
 
 from collections import deque

@@ -14,9 +14,10 @@ VIEWS: Final = {"Logs": 1, "Usage": 2, "Failures": 1, "Health": 2}
 _QUESTIONS: Final = ("**/v1/usage?**", "**/v1/failures?**", "**/v1/verification", "**/api/v3.1/logs/tool_execution")
 
 
-def refuse(page: Page, status: int, *, message: str = "Said by the server.", fix: str = "Do this.", **headers: str) -> None:
+def refuse(page: Page, status: int, **headers: str) -> None:
     """From now on questions of views are refused; whether all is complete is still told."""
-    error = {"message": message, "suggested_fix": fix, "request_id": "req_of_the_refusal", "code": status, "status": status}
+    said = {"message": "Said by the server.", "suggested_fix": "Do this.", "request_id": "req_of_the_refusal"}
+    error = {**said, "code": status, "status": status}
 
     def answer(route: Route) -> None:
         route.fulfill(status=status, json={"error": error}, headers=headers)
@@ -34,7 +35,7 @@ def go(page: Page, name: str) -> None:
     page.get_by_role("navigation", name="Views").get_by_role("link", name=name).click()
 
 
-def is_answered(page: Page, site: Site, name: str) -> None:
+def is_answered(page: Page, name: str) -> None:
     """The view shows what it is for, and no error."""
     expect(page.get_by_role("main").get_by_role("alert")).to_have_count(0)
     shown = {
@@ -68,7 +69,7 @@ def test_a_refusal_says_why_what_to_do_and_by_which_id_it_is_found(opened: Page,
         allow(opened)
         for _ in range(parts if name == "Usage" else 1):
             opened.get_by_role("main").get_by_role("button", name="Try again").first.click()
-        is_answered(opened, site, name)
+        is_answered(opened, name)
 
 
 @pytest.mark.parametrize("name", ["Logs", "Usage", "Failures"])
@@ -89,4 +90,4 @@ def test_what_passes_by_itself_is_asked_again_without_a_click(
     go(opened, name)
     expect(opened.get_by_role("main").get_by_role("alert").first).to_contain_text(title)
     allow(opened)
-    is_answered(opened, site, name)
+    is_answered(opened, name)

@@ -19,7 +19,7 @@ ROOT: Final = Path(__file__).parents[2]
 _WORKERS: Final = 2
 # Nothing is sent before a process ends unless something makes it.
 _APPLICATION: Final = """
-import atexit, os
+import os
 from ingest.client import ToolLedger
 
 ledger = ToolLedger(api_key="ak_test", base_url=os.environ["SERVER"], spool=os.environ["SPOOL"], flush_interval_s=60)
