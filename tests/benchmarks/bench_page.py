@@ -7,7 +7,6 @@ brings, and prints what the page holds.
 """
 
 import argparse
-import asyncio
 import logging
 import statistics
 import tempfile
@@ -18,13 +17,10 @@ from typing import Final
 
 from playwright.sync_api import Page, sync_playwright
 
-from ingest.keys import create_key
-from tests.benchmarks.bench_query import ready
 from tests.benchmarks.live_events import arriving
-from tests.benchmarks.seed_executions import PARTITIONS, PROJECTS, seed
+from tests.benchmarks.seed_executions import PROJECTS, seed
+from tests.benchmarks.seeded_stack import seeded_stack
 from tests.browser.conftest import HOW, executable
-from tests.support.ingest_service import HOST, free_port
-from tests.support.pipeline import Pipeline, Process, eventually
 
 _ROUNDS: Final = 10
 _LOOKS: Final = 6
@@ -108,34 +104,20 @@ def _told(once: Callable[[], float]) -> str:
 
 def bench(folder: Path, *, rate: int, seconds: int) -> None:
     """Start everything on a seeded folder, measure, and stop."""
-    pipeline = Pipeline(folder, partitions=PARTITIONS)
-    try:
-        pipeline.start()
-        key = asyncio.run(create_key(pipeline.kafka.address, project_id=_PROJECT, org_id="bench"))[1]
-        ((rows,),) = pipeline.rows("SELECT count() FROM tool_executions")
-        worker = pipeline.start_worker()
-        eventually("partitions are open", lambda: worker.said().count("partition_opened") >= PARTITIONS, timeout_s=300)
-        port = free_port()
-        service = Process("query", ["query"], folder=folder, env={**pipeline.env, "TOOLLEDGER_QUERY_PORT": str(port)})
-        eventually("the service is ready", lambda: ready(port))
+    path = executable()
+    assert path is not None, HOW
+    with seeded_stack(folder) as stack:
+        key = stack.create_key(_PROJECT)
+        ((rows,),) = stack.pipeline.rows("SELECT count() FROM tool_executions")
         print(f"{rows:,} rows", flush=True)
         with sync_playwright() as playwright:
-            path = executable()
-            assert path is not None, HOW
             browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox", "--disable-gpu"])
-            page, url = browser.new_page(), f"http://{HOST}:{port}"
-            measure(page, url, key)
+            page = browser.new_page()
+            measure(page, stack.url, key)
             if rate:
-                with arriving(pipeline.kafka.address, rate):
-                    follow(page, url, seconds)
+                with arriving(stack.pipeline.kafka.address, rate):
+                    follow(page, stack.url, seconds)
             browser.close()
-        service.end()
-        worker.end()
-        assert pipeline.clickhouse is not None
-        pipeline.clickhouse.end()
-        pipeline.kafka.stop()
-    finally:
-        pipeline.stop()
 
 
 def main() -> None:

@@ -9,7 +9,7 @@ when they are due and not when the one before is answered, so that waiting count
 
 import argparse
 import asyncio
-import json
+import contextlib
 import logging
 import os
 import statistics
@@ -20,19 +20,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
-from urllib.request import urlopen
 
 import httptools
 import psutil
 
-from ingest.keys import create_key
 from tests.benchmarks.live_events import arriving
 from tests.benchmarks.query_questions import PROJECT, QUESTIONS, Asker, Question, raw_sql, sample
-from tests.benchmarks.seed_executions import PARTITIONS, PROJECTS, seed
-from tests.support.ingest_service import HOST, free_port
-from tests.support.pipeline import Pipeline, Process, eventually
+from tests.benchmarks.seed_executions import PROJECTS, seed
+from tests.benchmarks.seeded_stack import seeded_stack
+from tests.support.ingest_service import HOST
+from tests.support.pipeline import Pipeline, Process
 
-_ORG: Final = "bench"
 _BUDGET: Final = {"TOOLLEDGER_DEDUPE_BYTES": str(200 * 1024 * 1024), "TOOLLEDGER_LOG_JSON": "1"}
 _CONNECTIONS_MAX: Final = 128
 _IDLE_S: Final = 10
@@ -237,43 +235,18 @@ async def measure(bench: Bench, *, count: int, rounds: int, rates: Sequence[int]
 
 def bench(folder: Path, *, rate: int, count: int, rounds: int, rates: Sequence[int], only: Sequence[str]) -> None:
     """Start everything on a seeded folder, measure, and stop."""
-    pipeline = Pipeline(folder, partitions=PARTITIONS)
-    try:
-        pipeline.start()
-        kafka = pipeline.kafka.address
-        keys = {name: asyncio.run(create_key(kafka, project_id=name, org_id=_ORG))[1] for name in sorted(set(PROJECTS))}
-        _, org_key = asyncio.run(create_key(kafka, project_id="", org_id=_ORG))
-        ((rows,),) = pipeline.rows("SELECT count() FROM tool_executions")
-        store = pipeline.store()
+    with seeded_stack(folder, worker=_BUDGET, query={"TOOLLEDGER_QUERY_TIME_S_MAX": "60"}) as stack:
+        keys = {name: stack.create_key(name) for name in sorted(set(PROJECTS))}
+        org_key = stack.create_key("")
+        store = stack.pipeline.store()
+        rows = store.query("SELECT count() FROM tool_executions").result_rows[0][0]
         calls = sample(store, rows)
         store.close()
-        worker = pipeline.start_worker(**_BUDGET)
-        eventually("partitions are open", lambda: worker.said().count("partition_opened") >= PARTITIONS, timeout_s=300)
-        with arriving(kafka, rate):
-            port = free_port()
-            settings = {**pipeline.env, "TOOLLEDGER_QUERY_PORT": str(port), "TOOLLEDGER_QUERY_TIME_S_MAX": "60"}
-            service = Process("query", ["query"], folder=folder, env=settings)
-            eventually("the service is ready", lambda: ready(port))
-            print(f"{rows:,} rows, {len(calls):,} sampled; {rate:,} events/s arrive; {os.cpu_count()} cores", flush=True)
-            ask = Asker(keys[PROJECT], org_key, calls, now_ms=max(call.timestamp_ms for call in calls))
-            made = Bench(pipeline, service, port, ask)
+        print(f"{rows:,} rows, {len(calls):,} sampled; {rate:,} events/s arrive; {os.cpu_count()} cores", flush=True)
+        ask = Asker(keys[PROJECT], org_key, calls, now_ms=max(call.timestamp_ms for call in calls))
+        with arriving(stack.pipeline.kafka.address, rate) if rate else contextlib.nullcontext():
+            made = Bench(stack.pipeline, stack.service, stack.port, ask)
             asyncio.run(measure(made, count=count, rounds=rounds, rates=rates, only=only))
-            service.end()
-        worker.end()
-        assert pipeline.clickhouse is not None
-        pipeline.clickhouse.end()
-        pipeline.kafka.stop()
-    finally:
-        pipeline.stop()
-
-
-def ready(port: int) -> bool:
-    """Tell whether the query service at a port would answer."""
-    try:
-        with urlopen(f"http://{HOST}:{port}/readyz", timeout=5) as answer:
-            return bool(json.loads(answer.read())["status"] == "ready")
-    except OSError:
-        return False
 
 
 def main() -> None:

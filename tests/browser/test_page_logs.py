@@ -14,7 +14,7 @@ from tests.browser.conftest import RECORDED, Site, enter
 from tests.support.cut_wire import CutWire
 
 # The list draws what is in view and a little beyond.
-ROWS_DRAWN_MAX: Final = 80
+_ROWS_DRAWN_MAX: Final = 80
 
 
 def recorded() -> list[dict[str, Any]]:
@@ -201,10 +201,10 @@ def test_scrolling_has_no_end_and_no_more_elements(page: Page, site: Site) -> No
     enter(page, site, key)
     shows(page, reversed(calls[-10:]))
 
-    down = _walk(page, "PageDown", len(wanted))
+    down = step_through(page, "PageDown")
     assert down == dict(enumerate(wanted))
     expect(page.locator(".said")).to_contain_text("1,500 calls")
-    up = _walk(page, "PageUp", len(wanted))
+    up = step_through(page, "PageUp")
     assert up == dict(enumerate(wanted))
 
     # A session too long for its timeline is shown around the call that is open.
@@ -231,19 +231,20 @@ _STEP: Final = """(key) => {
 }"""
 
 
-def _walk(page: Page, key: str, most: int) -> dict[int, str]:
+def step_through(page: Page, key: str, *, until: int | None = None) -> dict[int, str]:
+    """Go through the list to its end, or till so many rows were seen; return which log was drawn where."""
     seen: dict[int, str] = {}
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
         step = page.evaluate(_STEP, key)
-        assert step["drawn"] <= ROWS_DRAWN_MAX
+        assert step["drawn"] <= _ROWS_DRAWN_MAX
         if not step["waits"]:
             seen.update({number: log for number, log in step["seen"]})
-            if step["ended"]:
+            if step["ended"] or (until is not None and until in seen):
                 return dict(sorted(seen.items()))
         # What is asked for, and the next frame.
         page.evaluate("() => new Promise((resolve) => requestAnimationFrame(() => setTimeout(resolve)))")
-    raise AssertionError(f"the list did not end; {len(seen)} of {most} were seen")
+    raise AssertionError(f"the list did not end; {len(seen)} rows were seen")
 
 
 _MILLIONS: Final = """async () => {
