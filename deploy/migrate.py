@@ -6,7 +6,8 @@ twice is one version. A crash in the middle of a file leaves it unrecorded; the 
 
 import hashlib
 import re
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -24,6 +25,12 @@ from ingest.contract.tables import SCHEMA_MIGRATIONS
 FOLDER: Final = Path(__file__).parent / "clickhouse"
 _FILE: Final = re.compile(r"(\d{4})_(\w+)\.sql")
 _DATABASE: Final = re.compile(r"\w{1,128}")
+_MUTATIONS: Final = (
+    "SELECT mutation_id, parts_to_do, latest_fail_reason FROM system.mutations"
+    " WHERE database = currentDatabase() AND NOT is_done AND NOT is_killed ORDER BY create_time"
+)
+_ASK_S: Final = 0.1
+_TELL_S: Final = 5.0
 _COLUMNS: Final = "(version UInt32, name String, checksum String, applied_at DateTime64(3, 'UTC') DEFAULT now64(3))"
 
 
@@ -84,7 +91,14 @@ def pending(migrations: Sequence[Migration], recorded: Sequence[tuple[int, str]]
     return [migration for migration in migrations if migration.version not in applied]
 
 
-def apply(url: str, *, dry_run: bool = False, cluster: str | None = None, folder: Path = FOLDER) -> list[Migration]:
+def apply(
+    url: str,
+    *,
+    dry_run: bool = False,
+    cluster: str | None = None,
+    folder: Path = FOLDER,
+    waits: Callable[[str], None] = lambda _: None,
+) -> list[Migration]:
     """Apply what is missing, in order.
 
     Args:
@@ -92,6 +106,7 @@ def apply(url: str, *, dry_run: bool = False, cluster: str | None = None, folder
         dry_run: only tell what is missing.
         cluster: name of the cluster to render for; None for a single server.
         folder: where the numbered files lie.
+        waits: told, every now and then, what is waited for while rows that are there already are rewritten.
 
     Returns:
         What was applied, or what would be.
@@ -111,7 +126,7 @@ def apply(url: str, *, dry_run: bool = False, cluster: str | None = None, folder
             if not dry_run:
                 _ensure_table(client, cluster)
                 for migration in missing:
-                    _apply_one(client, migration, cluster)
+                    _apply_one(client, migration, cluster, waits)
             return missing
         finally:
             client.close()
@@ -161,16 +176,36 @@ def _ensure_table(client: Client, cluster: str | None) -> None:
     )
 
 
-def _apply_one(client: Client, migration: Migration, cluster: str | None) -> None:
+def _apply_one(client: Client, migration: Migration, cluster: str | None, waits: Callable[[str], None]) -> None:
     for statement in migration.statements:
         for text in render(statement, cluster) if cluster else [statement]:
             client.command(text)
+            if text.startswith("ALTER "):
+                _await_mutations(client, migration, waits)
     # Recorded only when all of it is there; what survives a crash before this line is run again.
     client.insert(
         SCHEMA_MIGRATIONS,
         [[migration.version, migration.name, migration.checksum]],
         column_names=["version", "name", "checksum"],
     )
+
+
+def _await_mutations(client: Client, migration: Migration, waits: Callable[[str], None]) -> None:
+    """Wait until the engine has rewritten what an ALTER asked it to, which it does by itself, after it has answered.
+
+    Raises:
+        StoreUnavailable: it cannot; it goes on trying, and the next run waits for it again.
+    """
+    told = time.monotonic()
+    while open_ones := client.query(_MUTATIONS).result_rows:
+        _, parts, failed = open_ones[0]
+        if failed:
+            reason = " ".join(failed.split())[:300]
+            raise StoreUnavailable(f"{migration.label}: ClickHouse goes on trying to rewrite rows, so far in vain: {reason}")
+        if time.monotonic() - told > _TELL_S:
+            told = time.monotonic()
+            waits(f"waiting for {migration.label}: ClickHouse rewrites rows, {parts} parts to go")
+        time.sleep(_ASK_S)  # the engine tells nobody when it is done
 
 
 def _on(cluster: str | None) -> str:

@@ -1,9 +1,6 @@
 """What ClickHouse knows of ids: the answers about suspects, and the filling of the filters.
 
-Two rules, both measured (decision 7):
-- An id is looked for at its time first, which costs a few granules, and by id alone only if it is not there.
-- The batch's own rows are taken out of the answer, never by a condition on the rows: ClickHouse 26.9 loses rows where such a
-  condition meets the projection `by_id`.
+An id is looked for at its time first, which costs a few granules, and by id alone only if it is not there (decision 7).
 """
 
 import asyncio
@@ -18,14 +15,14 @@ from numpy.typing import NDArray
 
 from ingest.contract import tables
 from ingest.contract.errors import StoreUnavailable
+from ingest.contract.store import READ_INDEXES
 from processors.batch import Batch, Candidates
 from processors.dedupe import SeenFilter
 
 # Ids asked in one query: its text stays well below what ClickHouse takes.
 _ASKED_AT_ONCE: Final = 4_000
-# The projection pays for any number of ids, in parts of any size; by its own estimate ClickHouse would read whole projects.
-_BY_ID: Final = {"min_table_rows_to_use_projection_index": 0, "max_projection_rows_to_use_projection_index": 10**12}
-_BY_TIME: Final = {"optimize_use_projections": 0}
+# The primary key has both, so that looking up each id in an index beside it is only work.
+_BY_TIME: Final = {"use_skip_indexes": 0}
 
 # Acceptance times are counted in slots of this length; a span of slots is loaded in one query.
 _SLOT_MS: Final = 10_000
@@ -96,7 +93,7 @@ async def _by_id(candidates: Candidates, project: str, places: Sequence[int], as
             f"SELECT id, anyIf(content_hash, NOT {_OWN}), countIf(NOT {_OWN}) AS others FROM {tables.TOOL_EXECUTIONS}"
             " WHERE project_id = %(project)s AND id IN %(ids)s GROUP BY id HAVING others > 0",
             {"project": project, "ids": list(some), **_own(candidates.batch)},
-            _BY_ID,
+            READ_INDEXES,
         )
         found.update((some[event], content) for event, content, _ in rows)
 

@@ -1,7 +1,7 @@
 """Search and detail of logs as SQL. Pure; `query_api.log_items` turns rows into answers.
 
 A search reads narrow columns in the order of the primary key, backwards from the cursor, and stops at the page's end: it never
-touches `data`. A detail finds its row through the projection `by_id`.
+touches `data`. A value that few logs have (an id above all) is found through its inverted index.
 """
 
 from collections.abc import Sequence

@@ -3,7 +3,7 @@
 import asyncio
 import re
 from collections.abc import Mapping
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 import orjson
 from aiohttp import ClientError
@@ -12,7 +12,7 @@ from clickhouse_connect.driver.exceptions import ClickHouseError
 
 from ingest.contract.errors import QueryError, StoreUnavailable
 from ingest.contract.logs import logger
-from ingest.contract.store import async_client
+from ingest.contract.store import READ_INDEXES, async_client
 from query_api.settings import QuerySettings
 from query_api.tenant import Statement
 from query_api.waiting import Queue
@@ -20,12 +20,6 @@ from query_api.waiting import Queue
 log = logger(__name__)
 
 Row = list[Any]
-Projections = Literal["as estimated", "never", "always"]
-_PROJECTIONS: Final[Mapping[Projections, Mapping[str, int]]] = {
-    "as estimated": {},
-    "never": {"optimize_use_projections": 0},
-    "always": {"min_table_rows_to_use_projection_index": 0, "max_projection_rows_to_use_projection_index": 10**12},
-}
 
 # ClickHouse's own numbers, from src/Common/ErrorCodes.cpp.
 _TIMEOUT_EXCEEDED: Final = 159
@@ -79,19 +73,16 @@ class Reader:
             "wait_end_of_query": 1,
             # We go away, by closing the connection, when our own caller did or our time is up.
             "cancel_http_readonly_queries_on_client_close": 1,
+            **READ_INDEXES,
         }
         if settings.query_threads_max:
             self._caps["max_threads"] = settings.query_threads_max
 
-    async def rows(
-        self, statement: Statement, *, bytes_max: int = 0, time_s_max: int = 0, projections: Projections = "as estimated"
-    ) -> list[Row]:
+    async def rows(self, statement: Statement, *, bytes_max: int = 0, time_s_max: int = 0) -> list[Row]:
         """Return the rows of a statement, in its order.
 
         Args:
             bytes_max: of the rows in ClickHouse's memory; 0: no such cap.
-            projections: how they are used. Never where alternatives of columns are asked for: version 26.9 loses rows where
-                these meet `by_id`. Always for a log by its id: by its own estimate the engine would read the whole project.
             time_s_max: a shorter time than any question may take; 0: that one.
 
         Raises:
@@ -99,7 +90,7 @@ class Reader:
                 the project asks too much at once.
             StoreUnavailable: ClickHouse is away, refuses work, or has no schema yet.
         """
-        more = {**_PROJECTIONS[projections], **({"max_result_bytes": bytes_max} if bytes_max else {})}
+        more = {"max_result_bytes": bytes_max} if bytes_max else {}
         if time_s_max:
             more["max_execution_time"] = min(time_s_max, self._settings.query_time_s_max)
         return await self._ask(statement.text, statement.parameters(), more, line=statement.tenant.line)

@@ -29,7 +29,8 @@ def migrate(data: Path, clickhouse: str | None, dry_run: bool, cluster: str | No
     from deploy.migrate import apply
 
     quiet_libraries()
-    found = apply(clickhouse_url(clickhouse, data), dry_run=dry_run, cluster=cluster)
+    waits = (lambda _: None) if as_json else say
+    found = apply(clickhouse_url(clickhouse, data), dry_run=dry_run, cluster=cluster, waits=waits)
     for migration in found:
         if as_json:
             say_json(migration=migration.label, applied=not dry_run)

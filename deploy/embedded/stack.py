@@ -215,7 +215,7 @@ class _Stack:
                 async for line in process.stdout:
                     log.write(line)
                     lines.append(line.decode(errors="replace").strip())
-                    if lines[-1].startswith(("importing ", "imported ")):
+                    if lines[-1].startswith(("importing ", "imported ", "waiting for ")):
                         self._say(f"{name}: {lines[-1]}")
             if await process.wait() != 0:
                 reason = next((line for line in reversed(lines) if line), "no word why").removeprefix("toolledger: ")

@@ -51,7 +51,7 @@ async def pages(reader: Reader, tenant: Tenant, export: Export, within: tuple[in
     while True:
         statement = page_statement(tenant, export, from_ms=low_ms, to_ms=high_ms, after=after, limit=limit)
         try:
-            rows = await reader.rows(statement, bytes_max=_BYTES_MAX, projections="never")
+            rows = await reader.rows(statement, bytes_max=_BYTES_MAX)
         except (QueryError, StoreUnavailable) as error:
             upper_ms = high_ms if after is None else after.timestamp_ms + 1
             if isinstance(error, StoreUnavailable) or error.status == 429:

@@ -57,7 +57,7 @@ async def export(request: Request, caller: Caller, services: Services) -> Answer
 
 async def _total(tenant: Tenant, wanted: Export, services: Services) -> int | None:
     try:
-        rows = await services.reader.rows(total_statement(tenant, wanted), time_s_max=_TOTAL_S_MAX, projections="never")
+        rows = await services.reader.rows(total_statement(tenant, wanted), time_s_max=_TOTAL_S_MAX)
     except QueryError as error:
         if error.status != 504:
             raise

@@ -49,7 +49,7 @@ async def listing(request: Request, caller: Caller, services: Services) -> Answe
 async def detail(request: Request, caller: Caller, services: Services) -> Answer:
     """Answer one log in full; another project's is as unknown as one that never was."""
     progress = await services.freshness.get()
-    rows = await services.reader.rows(detail_statement(_tenant(caller), request.path_params["id"]), projections="always")
+    rows = await services.reader.rows(detail_statement(_tenant(caller), request.path_params["id"]))
     if not rows:
         error = QueryError(404, slug_of(404), "Log not found")
         return Answer(error=error, complete_until_ms=progress.complete_until_ms)

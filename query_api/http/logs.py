@@ -44,7 +44,7 @@ async def detail(request: Request, caller: Caller, services: Services) -> Answer
     tenant = caller.tenant()
     assert tenant is not None
     progress = await services.freshness.get()
-    rows = await services.reader.rows(detail_statement(tenant, request.path_params["id"]), projections="always")
+    rows = await services.reader.rows(detail_statement(tenant, request.path_params["id"]))
     if not rows:
         error = QueryError(404, slug_of(404), "Log not found")
         return Answer(error=error, complete_until_ms=progress.complete_until_ms)

@@ -154,7 +154,7 @@ async def _rows(
             limit=limit + 1,
         )
         try:
-            return limit, await reader.rows(statement, bytes_max=_BYTES_MAX, projections="never")
+            return limit, await reader.rows(statement, bytes_max=_BYTES_MAX)
         except QueryError as error:
             # Logs may be large each: fewer of them at once.
             if error.slug != "Query_TooLarge" or limit == 1:

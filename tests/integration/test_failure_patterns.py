@@ -73,7 +73,10 @@ VALUES = st.one_of(
     st.tuples(WORD, WORD).map(lambda parts: f"/{parts[0]}/{parts[1]}.txt"),
     st.tuples(WORD, WORD).map(lambda parts: f"C:\\{parts[0]}\\{parts[1]}.txt"),
     st.ip_addresses(v=4).map(lambda address: f"{address}:443"),
-    st.lists(st.integers(0, 10**6), min_size=1, max_size=5).map(lambda numbers: ", ".join(map(str, numbers))),
+    # "503, ..." at the start of a text is read as a status, which is part of the error.
+    st.lists(st.integers(0, 10**6), min_size=1, max_size=5)
+    .filter(lambda numbers: not 400 <= numbers[0] < 600)
+    .map(lambda numbers: ", ".join(map(str, numbers))),
 )
 
 

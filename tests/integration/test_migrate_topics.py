@@ -1,8 +1,10 @@
 """Topics and tables on the real servers: made, made again, made by two processes at once."""
 
+import shutil
 import subprocess
 import uuid
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -79,6 +81,39 @@ def test_a_migration_that_broke_off_is_taken_up_again(database_url: str, tmp_pat
     file.write_text(good + "CREATE TABLE IF NOT EXISTS two (a Int8) ENGINE = MergeTree ORDER BY a")
     assert [each.label for each in migrate.apply(database_url, folder=tmp_path)] == ["0001_two"]
     assert _tables(database_url) >= {"one", "two"}
+
+
+def test_rows_of_older_tables_are_in_the_new_indexes_once_it_returns(database_url: str, tmp_path: Path) -> None:
+    """Tables as they were before version 12, with rows in merged and small parts: every value is found by its index."""
+    for file in sorted(migrate.FOLDER.glob("*.sql"))[:11]:
+        shutil.copy(file, tmp_path)
+    migrate.apply(database_url, folder=tmp_path)
+    client = store.client(database_url)
+    for part in range(4):
+        client.command(
+            "INSERT INTO tool_executions (batch_month, project_id, timestamp, id, user_id, session_id, trace_id, request_id)"
+            " SELECT 202611, 'p', fromUnixTimestamp64Milli(toInt64(number), 'UTC'), concat('log_', toString(number)),"
+            " concat('u', toString(number % 999)), concat('s', toString(number % 9999)),"
+            " concat('t', toString(intDiv(number, 3))), concat('r', toString(number))"
+            f" FROM numbers({part * 50_000}, 50_000)"
+        )
+    assert [each.version for each in migrate.apply(database_url)] == [12]
+    values = {"id": "log_123456", "user_id": "u7", "session_id": "s77", "trace_id": "t40000", "request_id": "r0"}
+    names = {column: f"rows_of_{column.removesuffix('_id')}" for column in values}
+    filled = client.query(
+        "SELECT name FROM system.data_skipping_indices WHERE database = currentDatabase() AND table = 'tool_executions'"
+        " AND data_compressed_bytes > 0"
+    ).result_rows
+    assert {(name,) for name in names.values()} <= set(filled)
+    for column, value in values.items():
+        asked = f"FROM tool_executions WHERE project_id = 'p' AND {column} = '{value}'"
+        both = ({"use_skip_indexes": 0}, {"use_skip_indexes": 1, "use_query_condition_cache": 0})
+        found = [client.query(f"SELECT arraySort(groupArray(id)) {asked}", settings=each).result_rows for each in both]
+        assert found[0] == found[1]
+        assert found[0][0][0]
+        plan = "\n".join(row[0] for row in client.query(f"EXPLAIN indexes = 1 SELECT id {asked}").result_rows)
+        assert f"Name: {names[column]}\n" in plan
+    client.close()
 
 
 def test_an_address_where_nobody_listens_is_one_line() -> None:
