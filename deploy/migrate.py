@@ -179,7 +179,8 @@ def _ensure_table(client: Client, cluster: str | None) -> None:
 def _apply_one(client: Client, migration: Migration, cluster: str | None, waits: Callable[[str], None]) -> None:
     for statement in migration.statements:
         for text in render(statement, cluster) if cluster else [statement]:
-            client.command(text)
+            # What is rewritten is waited for below, for as long as it takes, and not within one answer.
+            client.command(text, settings={"mutations_sync": 0})
             if text.startswith("ALTER "):
                 _await_mutations(client, migration, waits)
     # Recorded only when all of it is there; what survives a crash before this line is run again.
