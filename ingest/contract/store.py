@@ -8,9 +8,9 @@ from clickhouse_connect.driver.asyncclient import AsyncClient
 from clickhouse_connect.driver.client import Client
 
 CONNECT_TIMEOUT_S: Final = 5
-# Inverted indexes only say which stretches of rows to read; rows themselves are still looked at. To read the answer out of an
-# index instead is no quicker where rows are few.
-READ_INDEXES: Final = {"query_plan_direct_read_from_text_index": 0}
+# Of questions about calls: inverted indexes are asked before any row is read, so that parts without a value stay closed; and
+# they only say which stretches of rows to read: to read the answer out of an index instead is no quicker where rows are few.
+READ_INDEXES: Final = {"use_skip_indexes_on_data_read": 0, "query_plan_direct_read_from_text_index": 0}
 
 
 def connection(url: str, *, read_timeout_s: float) -> dict[str, Any]:

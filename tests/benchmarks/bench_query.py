@@ -243,7 +243,7 @@ def bench(folder: Path, *, rate: int, count: int, rounds: int, rates: Sequence[i
         calls = sample(store, rows)
         store.close()
         print(f"{rows:,} rows, {len(calls):,} sampled; {rate:,} events/s arrive; {os.cpu_count()} cores", flush=True)
-        ask = Asker(keys[PROJECT], org_key, calls, now_ms=max(call.timestamp_ms for call in calls))
+        ask = Asker(keys[PROJECT], org_key, calls, now_ms=max(call.timestamp_ms for call in calls), goes_on=rate > 0)
         with arriving(stack.pipeline.kafka.address, rate) if rate else contextlib.nullcontext():
             made = Bench(stack.pipeline, stack.service, stack.port, ask)
             asyncio.run(measure(made, count=count, rounds=rounds, rates=rates, only=only))

@@ -37,10 +37,12 @@ class Asker:
 
     Args:
         now_ms: when the history ended, which questions mean by now.
+        goes_on: calls arrive meanwhile, so that the newest ones are those of this moment.
     """
 
-    def __init__(self, key: str, org_key: str, calls: Sequence[Call], *, now_ms: int) -> None:
+    def __init__(self, key: str, org_key: str, calls: Sequence[Call], *, now_ms: int, goes_on: bool) -> None:
         self.now_ms = now_ms
+        self._goes_on = goes_on
         self._key = key
         self._org_key = org_key
         self._calls = calls
@@ -61,6 +63,10 @@ class Asker:
     def search(self, *filters: tuple[str, str, str], limit: int = 20, **more: Any) -> bytes:
         listed = [{"field": field, "operator": operator, "value": value} for field, operator, value in filters]
         return self._post(LOGS, {"limit": limit, "filters": listed, **more})
+
+    def newest(self, *filters: tuple[str, str, str]) -> bytes:
+        """Return a search for the newest calls, as it was asked when the history ended."""
+        return self.search(*filters, **({} if self._goes_on else {"time_range": {"to": self.now_ms + 1}}))
 
     def page_far_back(self) -> bytes:
         place = Place(timestamp_ms=self.call().timestamp_ms, id="log_")
@@ -128,7 +134,7 @@ _SESSIONS: Final = (
 _ROWS: Final = "FROM tool_executions WHERE project_id IN ({projects}) AND timestamp >= {from} AND timestamp < {to}"
 
 QUESTIONS: Final = (
-    Question(name="recent failures", goal_ms=30, weight=30, make=lambda ask: ask.search(("status", "==", "failed"))),
+    Question(name="recent failures", goal_ms=30, weight=30, make=lambda ask: ask.newest(("status", "==", "failed"))),
     Question(name="one log by id", goal_ms=15, weight=25, make=lambda ask: ask.detail()),
     Question(
         name="a user's failures",
@@ -136,7 +142,7 @@ QUESTIONS: Final = (
         weight=15,
         make=lambda ask: ask.search(("status", "==", "failed"), ("user_id", "==", ask.call().user_id)),
     ),
-    Question(name="newest logs", weight=10, make=lambda ask: ask.search()),
+    Question(name="newest logs", weight=10, make=lambda ask: ask.newest()),
     Question(name="by session", weight=5, make=lambda ask: ask.search(("session_id", "==", ask.call().session_id))),
     Question(name="by request id", weight=5, make=lambda ask: ask.search(("request_id", "==", ask.call().request_id))),
     Question(
