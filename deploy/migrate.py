@@ -26,7 +26,7 @@ FOLDER: Final = Path(__file__).parent / "clickhouse"
 _FILE: Final = re.compile(r"(\d{4})_(\w+)\.sql")
 _DATABASE: Final = re.compile(r"\w{1,128}")
 _MUTATIONS: Final = (
-    "SELECT mutation_id, parts_to_do, latest_fail_reason FROM system.mutations"
+    "SELECT parts_to_do, latest_fail_reason FROM system.mutations"
     " WHERE database = currentDatabase() AND NOT is_done AND NOT is_killed ORDER BY create_time"
 )
 _ASK_S: Final = 0.1
@@ -199,7 +199,7 @@ def _await_mutations(client: Client, migration: Migration, waits: Callable[[str]
     """
     told = time.monotonic()
     while open_ones := client.query(_MUTATIONS).result_rows:
-        _, parts, failed = open_ones[0]
+        parts, failed = open_ones[0]
         if failed:
             reason = " ".join(failed.split())[:300]
             raise StoreUnavailable(f"{migration.label}: ClickHouse goes on trying to rewrite rows, so far in vain: {reason}")
