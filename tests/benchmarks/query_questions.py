@@ -66,7 +66,7 @@ class Asker:
 
     def newest(self, *filters: tuple[str, str, str]) -> bytes:
         """Return a search for the newest calls, as it was asked when the history ended."""
-        return self.search(*filters, **({} if self._goes_on else {"time_range": {"to": self.now_ms + 1}}))
+        return self.search(*filters, **({} if self._goes_on else {"time_range": {"from": 0, "to": self.now_ms + 1}}))
 
     def page_far_back(self) -> bytes:
         place = Place(timestamp_ms=self.call().timestamp_ms, id="log_")
