@@ -122,7 +122,11 @@ def opened(page: Page, site: Site) -> Page:
 
 def enter(page: Page, site: Site, key: str) -> None:
     """Open the page and enter a key as a user does."""
-    page.goto(site.url)
+    enter_at(page, site.url, key)
+
+
+def enter_at(page: Page, url: str, key: str) -> None:
+    page.goto(url)
     page.get_by_label("Key of the project").fill(key)
     page.get_by_role("button", name="Open").click()
     page.get_by_role("navigation", name="Views").wait_for()
