@@ -43,6 +43,8 @@ _INSERT: Final = {
     "min_insert_block_size_rows": 0,
     "min_insert_block_size_bytes": 0,
     "input_format_parallel_parsing": 0,
+    # Questions go first; of a core they want whole, this still gets a quarter. Nothing happens without CAP_SYS_NICE.
+    "os_threads_nice_value_query": 5,
 }
 # Batches that tell whoever takes a partition over how much of it turned into dead letters; minutes of them.
 _RECALLED: Final = 1_000

@@ -15,6 +15,8 @@ from query_api.store import Reader
 
 # What is said where nothing is proved: a time before all events, true and readable by every client.
 UNKNOWN_MS: Final = 0
+# How many times as old as the cache allows an answer may be while the next one is on its way: a heartbeat's second by default.
+_KEPT: Final = 5
 
 _HEARTBEATS: Final = (
     "SELECT incarnation, kafka_partition, partitions, next_offset, end_offset,"
@@ -76,7 +78,13 @@ def require_schema(heartbeats: Sequence[Sequence[Any]]) -> None:
 
 
 class Freshness:
-    """Keeps what `progress` says for a moment; requests that come together share one question."""
+    """Keeps what `progress` says for a moment; requests that come together share one question.
+
+    A while longer it is still told while the next one is asked for, so that requests that come all the time wait for none.
+
+    Args:
+        cache_s: how old it may be without asking anew; `_KEPT` times as old where it is asked anew meanwhile.
+    """
 
     def __init__(
         self,
@@ -91,28 +99,44 @@ class Freshness:
         self._now = now
         self._monotonic = monotonic
         self._known: tuple[float, Progress] | None = None
-        self._asking = asyncio.Lock()
+        self._asking: asyncio.Task[Progress] | None = None
 
     async def get(self) -> Progress:
-        """Return progress at most `cache_s` old; an older one is still true, only less fresh.
+        """Return progress; an older one is still true, only less fresh.
 
         Raises:
             StoreUnavailable, QueryError: as `Reader.rows`; also where migrations are still to come.
         """
-        fresh = self._fresh()
+        fresh = self._known_within(self._cache_s)
         if fresh is not None:
             return fresh
-        async with self._asking:
-            fresh = self._fresh()
-            if fresh is None:
-                asked_at = self._monotonic()
-                rows = await self._reader.system_rows(_HEARTBEATS)
-                require_schema(rows)
-                fresh = progress(rows, now_ms=int(self._now() * 1000))
-                self._known = (asked_at, fresh)
-            return fresh
+        asking = self._ask()
+        kept = self._known_within(self._cache_s * _KEPT)
+        # Whoever asked first may go away before the answer comes; the others wait on.
+        return kept if kept is not None else await asyncio.shield(asking)
 
-    def _fresh(self) -> Progress | None:
-        if self._known is not None and self._monotonic() - self._known[0] < self._cache_s:
+    async def close(self) -> None:
+        """Ask no more; to be called in the end, before the reader is closed."""
+        if self._asking is not None:
+            self._asking.cancel()
+            await asyncio.wait((self._asking,))
+
+    def _ask(self) -> asyncio.Task[Progress]:
+        if self._asking is None or self._asking.done():
+            self._asking = asyncio.create_task(self._asked())
+            # A failure that nobody waits for is told to whoever asks once what is known is too old.
+            self._asking.add_done_callback(lambda task: task.cancelled() or task.exception())
+        return self._asking
+
+    async def _asked(self) -> Progress:
+        asked_at = self._monotonic()
+        rows = await self._reader.system_rows(_HEARTBEATS)
+        require_schema(rows)
+        fresh = progress(rows, now_ms=int(self._now() * 1000))
+        self._known = (asked_at, fresh)
+        return fresh
+
+    def _known_within(self, age_s: float) -> Progress | None:
+        if self._known is not None and self._monotonic() - self._known[0] < age_s:
             return self._known[1]
         return None

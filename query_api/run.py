@@ -99,6 +99,7 @@ async def serve(settings: QuerySettings) -> None:
         await server.serve(sockets=[listening])
     finally:
         await control.stop()
+        await freshness.close()
         await reader.close()
         await replayer.close()
         log.info("query_stopped")

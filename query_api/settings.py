@@ -43,7 +43,9 @@ class QuerySettings(CommonSettings):
     # Rarely worth setting: cursors are bound to the API key in any case.
     cursor_secret: SecretStr = Field(default=SecretStr(""), description="makes cursors fit one deployment only")
     # A heartbeat comes about once a second; a fifth of that costs no freshness and spares a query per request.
-    freshness_cache_s: float = Field(default=0.2, ge=0, le=5, description="how long `complete until` is reused")
+    freshness_cache_s: float = Field(
+        default=0.2, ge=0, le=5, description="how long `complete until` is reused; five times as long while it is asked anew"
+    )
     rate_limit_per_minute: int = Field(
         default=0, ge=0, description="requests of a key in a minute, per process; beyond it: 429; 0: no limit (10000 announced)"
     )

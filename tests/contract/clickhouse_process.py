@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -15,10 +16,17 @@ from tests.contract.clickhouse_http import ClickHouse
 
 START_SECONDS = 60
 STOP_SECONDS = 60
+CAP_SYS_NICE = 23  # its bit, from linux/capability.h
 
 
 def start_command(data: Path, *arguments: str) -> list[str]:
     return [sys.executable, "-m", "deploy.embedded.clickhouse", "--data", str(data), "--port", "0", *arguments]
+
+
+def may_set_priorities() -> bool:
+    """Whether processes started here may give their threads any priority."""
+    status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
+    return bool(int(status["CapEff"], 16) >> CAP_SYS_NICE & 1)
 
 
 class EmbeddedServer:
@@ -54,6 +62,14 @@ class EmbeddedServer:
 
     def threads(self) -> int:
         return len(os.listdir(f"/proc/{self.process.pid}/task"))
+
+    def priorities(self) -> list[tuple[str, int]]:
+        """Its threads by name, with their nice values."""
+        found = []
+        for thread in Path(f"/proc/{self.process.pid}/task").iterdir():
+            with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # it may end meanwhile
+                found.append(((thread / "comm").read_text().strip(), os.getpriority(os.PRIO_PROCESS, int(thread.name))))
+        return found
 
     def _close(self) -> None:
         if self.process.stdout is not None:

@@ -13,8 +13,8 @@ import psutil
 import pytest
 
 from tests.contract.clickhouse_http import ClickHouse
-from tests.contract.clickhouse_process import EmbeddedServer, start_command
-from tests.contract.test_clickhouse_errors import FOREVER, eventually, is_running
+from tests.contract.clickhouse_process import EmbeddedServer, may_set_priorities, start_command
+from tests.contract.test_clickhouse_errors import FOREVER, Running, eventually, is_running
 
 pytestmark = pytest.mark.real
 
@@ -192,6 +192,29 @@ def test_a_large_body_goes_to_disk(tmp_path: Path) -> None:
         answer = clickhouse.done("INSERT INTO t FORMAT LineAsString", (line * 1024 for _ in range(100)))
         assert answer.summary["written_rows"] == 102_400
         assert list((tmp_path / "data" / "tmp").iterdir()) == []
+
+
+@pytest.mark.skipif(not may_set_priorities(), reason="the engine sets no priorities without CAP_SYS_NICE")
+def test_questions_go_before_merges_and_whatever_steps_back(tmp_path: Path) -> None:
+    """Merges wait for the cores behind questions, as does a statement that asks for it, which leaves no thread behind."""
+    with EmbeddedServer(tmp_path / "data") as server:
+
+        def priorities(name: str = "") -> set[int]:
+            return {nice for thread, nice in server.priorities() if name in thread}
+
+        server.clickhouse.done("CREATE TABLE m (a UInt64, b String) ENGINE = MergeTree ORDER BY b")
+
+        def merges_step_back() -> bool:
+            server.clickhouse.done("INSERT INTO m SELECT rand64() AS a, hex(a) FROM numbers(100000)")
+            return 10 in priorities("MergeMutate")
+
+        assert eventually(merges_step_back)
+        assert 5 not in priorities()
+        stepped_back = Running(server.clickhouse, FOREVER, os_threads_nice_value_query=5)
+        assert eventually(lambda: 5 in priorities())
+        server.clickhouse.done(f"KILL QUERY WHERE query_id = '{stepped_back.query_id}' SYNC")
+        stepped_back.ended()
+        assert eventually(lambda: 5 not in priorities())
 
 
 def test_idle_costs_next_to_nothing(tmp_path: Path) -> None:

@@ -135,5 +135,6 @@ async def query_service(
         server.should_exit = True
         services.tails.stop()
         await serving
+        await services.freshness.close()
         await reader.close()
         await replayer.close()

@@ -9,6 +9,7 @@ from deploy.embedded.clickhouse.options import MEBIBYTE, ClickHouseOptions
 
 # Two merges at a time keep up with the inserts of one machine and leave it its cores; the other pools only serve what an
 # embedded server does not do (fetches, moves, distributed sends). Schedule pool threads are made at start: few are enough.
+# Merges can wait for a core and questions cannot; without the right to set it (CAP_SYS_NICE) the engine leaves it.
 _CONFIG = """<clickhouse>
     <max_server_memory_usage>{memory_bytes}</max_server_memory_usage>
     <mark_cache_size>{mark_cache_bytes}</mark_cache_size>
@@ -24,6 +25,7 @@ _CONFIG = """<clickhouse>
     <background_buffer_flush_schedule_pool_size>1</background_buffer_flush_schedule_pool_size>
     <background_message_broker_schedule_pool_size>1</background_message_broker_schedule_pool_size>
     <background_distributed_schedule_pool_size>1</background_distributed_schedule_pool_size>
+    <os_threads_nice_value_merge_mutate>10</os_threads_nice_value_merge_mutate>
     <tmp_path>{tmp_path}</tmp_path>
     <merge_tree>
         <!-- The defaults ask for 20 free slots, which pools of this size never have. -->
