@@ -55,6 +55,10 @@ TEXT_CHARS_MAX: Final = 1000
 _FEW_VALUES: Final = frozenset(("tool_slug", "toolkit_slug", "status", "failure_class", "parent_tool_slug"))
 _COLUMNS: Final = {"log_id": ("id",), "text": ("message", "error_message")}
 
+# The user of a failed call, as the index `rows_of_failed_user` has it: what follows from two conditions is said once more, so
+# that the few failures of a user are not looked for among all of their calls.
+_FAILED_USER: Final = "if(status = 'failed', user_id, '')"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True, order=True)
 class Filter:
@@ -63,6 +67,9 @@ class Filter:
     field: Field
     operator: Operator
     value: str
+
+
+_FAILED: Final = Filter(field="status", operator="==", value="failed")
 
 
 def refusal(field: str, value: str) -> str | None:
@@ -94,6 +101,8 @@ def conditions(filters: Sequence[Filter]) -> tuple[list[str], dict[str, Any]]:
         every = one.operator in ("!=", "not_contains") if one.value else one.operator in ("==", "not_contains")
         parts = [_condition(column, one.operator, f"{{{name}:String}}") for column in columns]
         texts.append((" AND " if every else " OR ").join(parts))
+        if one.field == "user_id" and one.operator == "==" and one.value and _FAILED in filters:
+            texts.append(f"{_FAILED_USER} = {{{name}:String}}")
     return texts, values
 
 

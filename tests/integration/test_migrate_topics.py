@@ -13,6 +13,7 @@ from deploy import topics as topic_admin
 from ingest.contract import store
 from ingest.contract.errors import BrokerUnavailable, ConfigurationError, StoreUnavailable
 from ingest.contract.topics import CONTROL, TOOL_EXECUTIONS, Topic, topics
+from query_api.filters import Filter, conditions
 from tests.support.parts import popen
 
 pytestmark = pytest.mark.real
@@ -83,6 +84,12 @@ def test_a_migration_that_broke_off_is_taken_up_again(database_url: str, tmp_pat
     assert _tables(database_url) >= {"one", "two"}
 
 
+USERS_FAILURES = (
+    Filter(field="status", operator="==", value="failed"),
+    Filter(field="user_id", operator="==", value="u7"),
+)
+
+
 def test_rows_of_older_tables_are_in_the_new_indexes_once_it_returns(database_url: str, tmp_path: Path) -> None:
     """Tables as they were before version 12, with rows in several parts: every value is found by its index."""
     for file in sorted(migrate.FOLDER.glob("*.sql"))[:11]:
@@ -91,8 +98,10 @@ def test_rows_of_older_tables_are_in_the_new_indexes_once_it_returns(database_ur
     client = store.client(database_url)
     for part in range(4):
         client.command(
-            "INSERT INTO tool_executions (batch_month, project_id, timestamp, id, user_id, session_id, trace_id, request_id)"
+            "INSERT INTO tool_executions"
+            " (batch_month, project_id, timestamp, id, status, user_id, session_id, trace_id, request_id)"
             " SELECT 202611, 'p', fromUnixTimestamp64Milli(toInt64(number), 'UTC'), concat('log_', toString(number)),"
+            " if(number % 50 = 0, 'failed', 'success'),"
             " concat('u', toString(number % 999)), concat('s', toString(number % 9999)),"
             " concat('t', toString(intDiv(number, 3))), concat('r', toString(number))"
             f" FROM numbers({part * 50_000}, 50_000)"
@@ -100,6 +109,9 @@ def test_rows_of_older_tables_are_in_the_new_indexes_once_it_returns(database_ur
     assert migrate.apply(database_url)[0].version == 12
     values = {"id": "log_123456", "user_id": "u7", "session_id": "s77", "trace_id": "t40000", "request_id": "r0"}
     names = {column: f"rows_of_{column.removesuffix('_id')}" for column in values}
+    # As questions ask it.
+    (failed_user,) = (text.split(" = {")[0] for text in conditions(USERS_FAILURES)[0] if text.startswith("if("))
+    values[failed_user], names[failed_user] = "u7", "rows_of_failed_user"
     filled = client.query(
         "SELECT name FROM system.data_skipping_indices WHERE database = currentDatabase() AND table = 'tool_executions'"
         " AND data_compressed_bytes > 0"

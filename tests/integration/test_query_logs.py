@@ -189,6 +189,20 @@ async def test_a_part_of_a_text_is_found_and_a_longer_one_refused(service):
     assert (await service.logs(body)).body == {"logs": [], "next_cursor": None}
 
 
+async def test_failures_of_each_user(service):
+    """A user's failures, for which an index of their own is asked, are those that a plain comparison finds."""
+    found = {}
+    for user in AWKWARD:
+        filters = [
+            {"field": "user_id", "operator": "==", "value": user},
+            {"field": "status", "operator": "==", "value": "failed"},
+        ]
+        expected = [event["id"] for event in newest_first(OF_KEY[KEY_A]) if all(holds(event, one) for one in filters)]
+        found[user] = await all_pages(service, {"filters": filters, "limit": 100})
+        assert found[user] == expected
+    assert sum(map(bool, found.values())) > len(AWKWARD) / 2
+
+
 @pytest.mark.parametrize("limit", [1, 7, 20, 99, 100])
 async def test_paging_is_the_sorted_list(service, limit):
     """Whatever the limit, each log once, newest first, also where hundreds share a millisecond."""

@@ -33,6 +33,22 @@ def test_the_same_filter_twice_is_asked_once_in_a_stable_order():
     assert conditions([first, second, first]) == conditions([second, first])
 
 
+def test_failures_of_a_user_are_asked_of_their_own_index():
+    """What follows from the two filters is said as well, of a user that is one: calls without a user are no few."""
+    failed = Filter(field="status", operator="==", value="failed")
+    added = "if(status = 'failed', user_id, '') = {f1:String}"
+    texts, values = conditions([failed, Filter(field="user_id", operator="==", value="a")])
+    assert texts == ["status = {f0:String}", "user_id = {f1:String}", added]
+    assert values == {"f0": "failed", "f1": "a"}
+    for other in (
+        [Filter(field="user_id", operator="==", value="a")],
+        [failed, Filter(field="user_id", operator="==", value="")],
+        [failed, Filter(field="user_id", operator="!=", value="a")],
+        [Filter(field="status", operator="==", value="success"), Filter(field="user_id", operator="==", value="a")],
+    ):
+        assert not any(text.startswith("if(status") for text in conditions(other)[0])
+
+
 def test_a_value_longer_than_any_field_is_answered_without_asking():
     """It equals nothing and is contained in nothing, so the other two operators hold for every row."""
     value = "x" * (VALUE_CHARS_MAX + 1)
