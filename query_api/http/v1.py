@@ -94,7 +94,7 @@ def _question(asked: Parameters, shown: Sequence[str], *, now_ms: int) -> tuple[
     question = Question(
         from_ms=min(from_ms, to_ms),
         to_ms=to_ms,
-        metrics=_measured(shown, order),
+        metrics=_measured(shown, order, rows=bool(group_by) or runs is not None),
         order=order,
         limit=limit,
         group_by=group_by,
@@ -131,9 +131,14 @@ def metrics_of(asked: Parameters) -> tuple[str, ...]:
     return tuple(name for name in MEASURED_BY if name in names) or tuple(MEASURED_BY)
 
 
-def _measured(shown: Sequence[str], order: Order) -> frozenset[Metric]:
-    """Return what has to be worked out: the metrics shown, the one that orders, and calls, which decide what has a row."""
-    return frozenset(MEASURED_BY[name] for name in ("calls", *shown, order.by) if name in MEASURED_BY)
+def _measured(shown: Sequence[str], order: Order, *, rows: bool) -> frozenset[Metric]:
+    """Return what has to be worked out.
+
+    That is the metrics shown, and of several rows the one that orders them and calls, which decide what has a row.
+    """
+    measured = {MEASURED_BY[name] for name in (*shown, *(("calls", order.by) if rows else ())) if name in MEASURED_BY}
+    # Percentiles are ranks among calls.
+    return frozenset(measured | {"calls"} if "durations" in measured else measured)
 
 
 def _order(asked: Parameters, unit: str | None) -> Order:

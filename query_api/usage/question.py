@@ -68,7 +68,9 @@ class Question:
 
     def __post_init__(self) -> None:
         assert self.from_ms <= self.to_ms
-        assert "calls" in self.metrics or "sessions" in self.metrics, "rows without a count cannot be ordered"
+        assert "calls" in self.metrics or "durations" not in self.metrics, "percentiles are ranks among calls"
+        one_row = not self.group_by and self.runs is None
+        assert one_row or self.metrics & {"calls", "sessions"}, "rows without a count cannot be ordered"
 
     @property
     def columns(self) -> frozenset[str]:

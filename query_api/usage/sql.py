@@ -109,6 +109,8 @@ def _outputs(question: Question, keys: Sequence[str]) -> list[tuple[str, str]]:
     for name in _measures(question):
         if name == "durations":
             outputs += [(f"p{percent}", _percentile(percent)) for percent in PERCENTILES]
+        elif _counted_at_once(question, name):
+            outputs.append((_MERGED[name][0], f"sum(b_{name})"))
         else:
             outputs.append(_MERGED[name])
     return outputs
@@ -185,7 +187,10 @@ def _distinct(tenant: Tenant, question: Question, conditions: Sequence[str], key
             by_family.setdefault(family_of(question.columns | {column}), {})[name] = column
         else:
             source = _present(tenant, question, conditions, column, days)
-            branches.append(_branch(question, keys, {name: "uniqExactState(subject)"}, source))
+            aggregate = "uniqExactState(subject)"
+            if _counted_at_once(question, name):
+                source, aggregate = f"SELECT subject FROM ({source}) GROUP BY subject", "count()"
+            branches.append(_branch(question, keys, {name: aggregate}, source))
     for family, names in by_family.items():
         # Nobody is not an active user, and no session is not an active session.
         distinct = {name: f"uniqExactStateIf({column}, {column} != '')" for name, column in names.items()}
@@ -201,6 +206,12 @@ def _presence_of(question: Question, column: str) -> Presence | None:
     if question.runs is not None or not question.columns <= {"project_id", column}:
         return None
     return presence(question.from_ms, question.to_ms)
+
+
+def _counted_at_once(question: Question, measure: str) -> bool:
+    """Tell whether one branch alone counts who called, over everything: grouping takes two thirds of what a set takes."""
+    column = _SUBJECT_OF.get(measure)
+    return column is not None and not question.group_by and _presence_of(question, column) is not None
 
 
 def _present(tenant: Tenant, question: Question, conditions: Sequence[str], column: str, days: Presence) -> str:
@@ -280,6 +291,8 @@ def _branch(question: Question, keys: Sequence[str], aggregates: Mapping[str, st
 def _nothing(question: Question, measure: str) -> str:
     """Return what a branch says of a measure that it does not know."""
     counted = _SUBJECT_OF.get(measure)
+    if _counted_at_once(question, measure):
+        return "toUInt64(0)"
     kind = "String" if counted is None or _presence_of(question, counted) is None else "UInt128"
     return _NOTHING[measure].replace("{type}", kind)
 
