@@ -168,13 +168,23 @@ class Spool:
         os.close(descriptor)
         return None
 
+    def _held_bytes(self) -> int:
+        """Return what the folder holds, of all processes."""
+        assert self._folder is not None
+        held = 0
+        with os.scandir(self._folder) as entries:
+            for entry in entries:
+                # Another process removes what it has sent at any moment.
+                with contextlib.suppress(FileNotFoundError):
+                    held += entry.stat().st_size if entry.name.endswith(_SUFFIX) else 0
+        return held
+
     def _open(self, size: int) -> None:
         """Begin a file of this process; raises where the folder is full."""
         self._close()
         assert self._folder is not None
         self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        with os.scandir(self._folder) as entries:
-            held = sum(entry.stat().st_size for entry in entries if entry.name.endswith(_SUFFIX))
+        held = self._held_bytes()
         room = self._bytes_max - held
         if size > room:
             raise OSError(f"it holds {held} bytes; at most {self._bytes_max} are kept (TOOLLEDGER_SPOOL_BYTES_MAX)")

@@ -1,8 +1,16 @@
 """The sender of one client, without a thread."""
 
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
+import pytest
+
+from ingest.client import spool as spooling
 from ingest.client.batches import Batch
+from ingest.client.diagnostics import Seldom
+from ingest.client.frames import pack
 from ingest.client.options import Options
 from ingest.client.sender import Sender
 from ingest.client.spool import Spool
@@ -22,3 +30,24 @@ def test_what_is_handed_over_after_the_last_look_goes_to_disk(tmp_path: Path) ->
     found.leave()
     sender.stop()
     sender.close()
+
+
+def test_a_file_that_goes_while_the_folder_is_measured_is_no_fault_of_the_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another process removes what it has sent at any moment: that is room, and no reason to drop what is to be kept."""
+    scandir = os.scandir
+
+    @contextmanager
+    def seen_and_gone(folder: Path) -> Iterator[Iterator[os.DirEntry[str]]]:
+        with scandir(folder) as entries:
+            seen = list(entries)
+        for entry in seen:
+            os.unlink(entry.path)
+        yield iter(seen)
+
+    (tmp_path / "0000000000001-7-00000000.ndjson.gz").write_bytes(b"sent")
+    monkeypatch.setattr(spooling.os, "scandir", seen_and_gone)
+    spool = Spool(tmp_path, bytes_max=1 << 20, seldom=Seldom())
+    assert spool.append(pack(b'{"id":"kept"}\n', 1))
+    spool.close()
