@@ -42,10 +42,10 @@ class Outages:
         self.pipeline.stop()
         self.proxy.stop()
 
-    def send(self, salt: str, *, count: int = 40) -> None:
-        """Send new events, and again some of those before, which count for nothing."""
+    def send(self, salt: str, *, count: int = 40, again: bool = True) -> None:
+        """Send new events, and again some of those before, which count for nothing; ClickHouse is asked about these first."""
         made = recorded(count, salt=salt)
-        self.pipeline.send([*made, *self._last[: count // 4]], pack=5)
+        self.pipeline.send([*made, *(self._last[: count // 4] if again else [])], pack=5)
         self._last = made
         self.sent += count
 
