@@ -203,12 +203,12 @@ def test_questions_go_before_merges_and_whatever_steps_back(tmp_path: Path) -> N
             return {nice for thread, nice in server.priorities() if name in thread}
 
         server.clickhouse.done("CREATE TABLE m (a UInt64, b String) ENGINE = MergeTree ORDER BY b")
-
-        def merges_step_back() -> bool:
-            server.clickhouse.done("INSERT INTO m SELECT rand64() AS a, hex(a) FROM numbers(100000)")
-            return 10 in priorities("MergeMutate")
-
-        assert eventually(merges_step_back)
+        # A part for each block, so that there is always something to merge.
+        blocks = {"max_block_size": 20_000, "min_insert_block_size_rows": 1, "min_insert_block_size_bytes": 1}
+        inserting = Running(server.clickhouse, "INSERT INTO m SELECT rand64() AS a, hex(a) FROM numbers(1000000000)", **blocks)
+        assert eventually(lambda: 10 in priorities("MergeMutate"), seconds=60)
+        server.clickhouse.done(f"KILL QUERY WHERE query_id = '{inserting.query_id}' SYNC")
+        inserting.ended()
         assert 5 not in priorities()
         stepped_back = Running(server.clickhouse, FOREVER, os_threads_nice_value_query=5)
         assert eventually(lambda: 5 in priorities())
