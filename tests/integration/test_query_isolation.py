@@ -15,6 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from ingest.contract.access import Key, hash_key, key_record
+from ingest.contract.store import READ_INDEXES
 from ingest.contract.store import client as open_client
 from query_api.filters import Filter
 from query_api.http.app import OPERATIONS
@@ -181,7 +182,9 @@ async def test_what_exists_elsewhere_costs_what_nothing_costs(clickhouse_url):
         )
 
         def read(statement):
-            found = store.query(statement.text, parameters=statement.parameters(), settings={"wait_end_of_query": 1})
+            # As the service reads.
+            settings = {"wait_end_of_query": 1, **READ_INDEXES}
+            found = store.query(statement.text, parameters=statement.parameters(), settings=settings)
             return found.summary["read_rows"], found.result_rows
 
         def by_log(log_id):
