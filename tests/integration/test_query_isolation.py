@@ -195,6 +195,10 @@ async def test_what_exists_elsewhere_costs_what_nothing_costs(clickhouse_url):
             only = Filter(field="log_id", operator="==", value=log_id)
             return [detail_statement(tenant, log_id), search_statement(tenant, Search(limit=1, filters=[only]))]
 
+        # Where the two projects meet, an id is looked for in the one granule that holds rows of both, and no further.
+        for statement in by_log("log_000000002"):
+            assert read(statement)[0] <= 8_192
+            assert read(statement)[1] == 0
         for number in (20_000, 50_000, 77_776):
             for theirs, nobodys in zip(by_log(f"log_{number:09d}"), by_log(f"log_{number:09d}x"), strict=True):
                 assert read(theirs) == read(nobodys)
