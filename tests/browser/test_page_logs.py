@@ -321,7 +321,7 @@ def test_following_shows_each_call_once_and_moves_nothing_that_is_read(page: Pag
         # What is read stays where it is.
         grid = page.get_by_role("grid")
         grid.evaluate("(grid) => { grid.scrollTop = 1500; }")
-        page.wait_for_function("() => [...document.querySelectorAll('.log-rows > *')].every((row) => row.dataset.log)")
+        page.wait_for_function(_FILLED)
         place = (
             "() => [...document.querySelectorAll('[data-log]')]"
             ".map((row) => [row.dataset.log, row.getBoundingClientRect().top]).sort()"
