@@ -11,7 +11,7 @@ from typing import Any, Final, TypeVar
 
 import click
 
-from deploy.embedded.stack_file import Stack, demo_key, find
+from deploy.embedded.stack_file import demo_key, find
 from ingest.contract.errors import ConfigurationError
 
 DEFAULT_DATA: Final = ".toolledger"
@@ -51,14 +51,47 @@ def clickhouse_option(command: F) -> F:
 
 def kafka_address(given: str | None, data: Path) -> str:
     """Return Kafka's address: given, else the environment's, else a running stack's, else the usual one."""
-    stack = find(data)
-    return given or os.environ.get("TOOLLEDGER_KAFKA") or (stack.kafka if stack else DEFAULT_KAFKA)
+    return kafka_place(given, data)[0]
 
 
 def clickhouse_url(given: str | None, data: Path) -> str:
     """Return ClickHouse's address, found as `kafka_address`."""
+    return clickhouse_place(given, data)[0]
+
+
+def kafka_place(given: str | None, data: Path) -> tuple[str, str]:
+    """Return Kafka's address as `kafka_address` finds it, and who named it, in words."""
     stack = find(data)
-    return given or os.environ.get("TOOLLEDGER_CLICKHOUSE") or (stack.clickhouse if stack else DEFAULT_CLICKHOUSE)
+    return _place(given, "--kafka", "TOOLLEDGER_KAFKA", stack.kafka if stack else None, data, DEFAULT_KAFKA)
+
+
+def clickhouse_place(given: str | None, data: Path) -> tuple[str, str]:
+    """Return ClickHouse's address, as `kafka_place`."""
+    stack = find(data)
+    return _place(given, "--clickhouse", "TOOLLEDGER_CLICKHOUSE", stack.clickhouse if stack else None, data, DEFAULT_CLICKHOUSE)
+
+
+def url_place(data: Path) -> tuple[str, str]:
+    """Return the address of the HTTP API, as `kafka_place`."""
+    stack = find(data)
+    return _place(None, "", "TOOLLEDGER_URL", stack.url if stack else None, data, DEFAULT_URL)
+
+
+def _place(given: str | None, option: str, variable: str, running: str | None, data: Path, default: str) -> tuple[str, str]:
+    if given:
+        return given, f"from {option}"
+    if named := os.environ.get(variable):
+        return named, f"from {variable}"
+    if running:
+        return running, f"of the stack that runs in {data}"
+    return default, f"by default: no stack runs in {data}"
+
+
+def known_key(url: str, data: Path) -> str | None:
+    """Return the API key for an address: the environment's, else, at a running stack's own address, its demo project's."""
+    stack = find(data)
+    # The demo key belongs to this very stack and must not be shown to another address.
+    return os.environ.get("TOOLLEDGER_API_KEY") or (demo_key(data) if stack and url == stack.url else None)
 
 
 def service(data: Path) -> tuple[str, str]:
@@ -67,10 +100,8 @@ def service(data: Path) -> tuple[str, str]:
     Raises:
         ConfigurationError: no key is known.
     """
-    stack: Stack | None = find(data)
-    url = os.environ.get("TOOLLEDGER_URL") or (stack.url if stack else DEFAULT_URL)
-    # The demo key belongs to this very stack and must not be shown to another address.
-    key = os.environ.get("TOOLLEDGER_API_KEY") or (demo_key(data) if stack and url == stack.url else None)
+    url, _ = url_place(data)
+    key = known_key(url, data)
     if not key:
         hint = "toolledger keys create --project NAME"
         raise ConfigurationError(f"no API key: put one into TOOLLEDGER_API_KEY ({hint} makes one)")

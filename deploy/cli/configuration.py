@@ -68,7 +68,7 @@ def settings_in_force() -> Iterator[tuple[str, str, str, tuple[str, ...], str]]:
             name = f"TOOLLEDGER_{member.upper()}"
             value: Any = getattr(loaded[service], member)
             if isinstance(value, SecretStr):
-                value = _masked(value.get_secret_value())
+                value = masked(value.get_secret_value())
             services = tuple(name for name, other in models.items() if member in other.model_fields)
             text = "" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
             yield name, text, _origin(name), services, field.description or ""
@@ -83,7 +83,7 @@ def _origin(name: str) -> str:
     return "environment" if any(each.upper() == name for each in os.environ) else "default"
 
 
-def _masked(secret: str) -> str:
+def masked(secret: str) -> str:
     """Mask a secret; of an address only its password is one."""
     parts = urlsplit(secret)
     if not parts.scheme or not parts.hostname:

@@ -9,7 +9,7 @@ import click
 
 from ingest.contract.errors import LedgerError
 
-# verb: (module, one line of help). In the order of use: run, prepare, feed, look, prove.
+# verb: (module, one line of help). In the order of use: run, prepare, feed, look, prove, help.
 _VERBS: Final = {
     "up": ("servers", "Run the whole stack on this machine, at one address."),
     "kafka": ("servers", "Run the embedded Kafka alone."),
@@ -30,6 +30,7 @@ _VERBS: Final = {
     "failures": ("failures", "Show what failed, why, and what to do."),
     "dead-letters": ("dead_letters", "See input that is no event, mend it, replay it exactly once."),
     "verify": ("schema", "Prove that nothing is missing and nothing counted twice."),
+    "doctor": ("doctor", "Look at everything a ledger needs, and say what to do."),
     "config": ("configuration", "Show the settings in force and where each came from."),
 }
 _USAGE: Final = 2

@@ -16,10 +16,9 @@ from deploy.cli.since import since_ms
 from deploy.embedded import stack_file
 from ingest.contract.errors import ConfigurationError
 
-# SURFACE section 2, as far as issue A goes.
 _PROMISED = {
     "up", "kafka", "clickhouse", "ingest", "worker", "query", "migrate", "topics", "keys", "projects", "send", "logs", "log",
-    "usage", "failures", "dead-letters", "verify", "config", "mcp",
+    "usage", "failures", "dead-letters", "verify", "doctor", "config", "mcp",
 }  # fmt: skip
 
 
