@@ -57,7 +57,7 @@ _COLUMNS: Final = {"log_id": ("id",), "text": ("message", "error_message")}
 
 # The user of a failed call, as the index `rows_of_failed_user` has it: what follows from two conditions is said once more, so
 # that the few failures of a user are not looked for among all of their calls.
-_FAILED_USER: Final = "if(status = 'failed', user_id, '')"
+FAILED_USER: Final = "if(status = 'failed', user_id, '')"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, order=True)
@@ -102,7 +102,7 @@ def conditions(filters: Sequence[Filter]) -> tuple[list[str], dict[str, Any]]:
         parts = [_condition(column, one.operator, f"{{{name}:String}}") for column in columns]
         texts.append((" AND " if every else " OR ").join(parts))
         if one.field == "user_id" and one.operator == "==" and one.value and _FAILED in filters:
-            texts.append(f"{_FAILED_USER} = {{{name}:String}}")
+            texts.append(f"{FAILED_USER} = {{{name}:String}}")
     return texts, values
 
 

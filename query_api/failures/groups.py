@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from ingest.contract.tables import TOOL_EXECUTIONS
+from query_api.filters import FAILED_USER
 from query_api.tenant import Statement, Tenant
 from query_api.usage.sql import filter_conditions
 
@@ -64,6 +65,11 @@ def statement(tenant: Tenant, question: Question) -> Statement:
     """
     conditions, values = filter_conditions(question.filters)
     moment = "fromUnixTimestamp64Milli({%s:Int64}, 'UTC')"
+    users = question.filters.get("user_id", ("",))
+    if "" not in users:
+        # What follows from the other two, in the form that an index has.
+        conditions.append(f"{FAILED_USER} IN {{users:Array(String)}}")
+        values["users"] = list(users)
     conditions += ["status = 'failed'", f"timestamp >= {moment % 'from_ms'}", f"timestamp < {moment % 'to_ms'}"]
     values |= {"from_ms": question.from_ms, "to_ms": question.to_ms}
     rows = tenant.rows_of(TOOL_EXECUTIONS, conditions)

@@ -13,7 +13,10 @@ from deploy import topics as topic_admin
 from ingest.contract import store
 from ingest.contract.errors import BrokerUnavailable, ConfigurationError, StoreUnavailable
 from ingest.contract.topics import CONTROL, TOOL_EXECUTIONS, Topic, topics
-from query_api.filters import Filter, conditions
+from query_api.failures import groups as failures
+from query_api.filters import FAILED_USER, Filter
+from query_api.logs import Search, search_statement
+from query_api.tenant import Tenant
 from tests.support.parts import popen
 
 pytestmark = pytest.mark.real
@@ -84,12 +87,6 @@ def test_a_migration_that_broke_off_is_taken_up_again(database_url: str, tmp_pat
     assert _tables(database_url) >= {"one", "two"}
 
 
-USERS_FAILURES = (
-    Filter(field="status", operator="==", value="failed"),
-    Filter(field="user_id", operator="==", value="u7"),
-)
-
-
 def test_rows_of_older_tables_are_in_the_new_indexes_once_it_returns(database_url: str, tmp_path: Path) -> None:
     """Tables as they were before version 12, with rows in several parts: every value is found by its index."""
     for file in sorted(migrate.FOLDER.glob("*.sql"))[:11]:
@@ -109,9 +106,7 @@ def test_rows_of_older_tables_are_in_the_new_indexes_once_it_returns(database_ur
     assert migrate.apply(database_url)[0].version == 12
     values = {"id": "log_123456", "user_id": "u7", "session_id": "s77", "trace_id": "t40000", "request_id": "r0"}
     names = {column: f"rows_of_{column.removesuffix('_id')}" for column in values}
-    # As questions ask it.
-    (failed_user,) = (text.split(" = {")[0] for text in conditions(USERS_FAILURES)[0] if text.startswith("if("))
-    values[failed_user], names[failed_user] = "u7", "rows_of_failed_user"
+    values[FAILED_USER], names[FAILED_USER] = "u7", "rows_of_failed_user"
     filled = client.query(
         "SELECT name FROM system.data_skipping_indices WHERE database = currentDatabase() AND table = 'tool_executions'"
         " AND data_compressed_bytes > 0"
@@ -125,6 +120,18 @@ def test_rows_of_older_tables_are_in_the_new_indexes_once_it_returns(database_ur
         assert found[0][0][0]
         plan = "\n".join(row[0] for row in client.query(f"EXPLAIN indexes = 1 SELECT id {asked}").result_rows)
         assert f"Name: {names[column]}\n" in plan
+    # Both questions about a user's failures are led by the index of these.
+    tenant = Tenant(projects=("p",), key_hash="")
+    search = Search(
+        limit=20,
+        filters=[Filter(field="status", operator="==", value="failed"), Filter(field="user_id", operator="==", value="u7")],
+    )
+    question = failures.Question(from_ms=0, to_ms=10**9, limit=20, filters={"user_id": ("u7", "u8")})
+    for statement in (search_statement(tenant, search), failures.statement(tenant, question)):
+        plan = "\n".join(
+            row[0] for row in client.query(f"EXPLAIN indexes = 1 {statement.text}", statement.parameters()).result_rows
+        )
+        assert "Name: rows_of_failed_user\n" in plan
     client.close()
 
 
