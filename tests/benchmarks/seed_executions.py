@@ -21,7 +21,9 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from clickhouse_connect.driver.client import Client
 
 from deploy.verify.check import read_log
+from ingest.contract import tables
 from ingest.contract.sketch import LN_GAMMA
+from ingest.contract.store import client as open_client
 from ingest.contract.topics import CONSUMER_GROUP, TOOL_EXECUTIONS
 from processors.opening import Plan
 from tests.support.pipeline import Pipeline
@@ -32,6 +34,8 @@ BATCH_EVENTS_ALL: Final = 40_000
 RECORDS: Final = 10
 # One insert: small enough that its rows with their payloads stay within the engine's memory.
 _ROWS_AT_ONCE: Final = 1_000_000
+# A month of calls is a minute or several of merging.
+_MERGE_S_MAX: Final = 3_600
 _SPAN_MS: Final = (30 * 24 - 6) * 3_600_000
 # The first one has half of all events.
 PROJECTS: Final = ("acme", "acme", "acme", "acme", "acme", "birch", "birch", "cedar", "cedar", "delta")
@@ -238,6 +242,16 @@ def merged(store: Client) -> None:
         time.sleep(1)  # the engine tells nobody when it is done
 
 
+def close_months(url: str) -> None:
+    """Merge each month that is over into one part, as the engine does by itself a day later."""
+    store = open_client(url, read_timeout_s=_MERGE_S_MAX)
+    for table in (tables.TOOL_EXECUTIONS, tables.USAGE_WINDOWS):
+        months = store.query(f"SELECT DISTINCT batch_month FROM {table} ORDER BY batch_month").result_rows
+        for (month,) in months[:-1]:
+            store.command(f"OPTIMIZE TABLE {table} PARTITION {month} FINAL")
+    store.close()
+
+
 def sizes(store: Client) -> Sequence[tuple[str, int, int]]:
     """Return (table, rows, bytes on disk)."""
     found = store.query(
@@ -257,6 +271,7 @@ def seed(folder: Path, rows: int) -> None:
         asyncio.run(_fill_log(pipeline.kafka.address, rows // BATCH_EVENTS_ALL * RECORDS))
         log = asyncio.run(read_log(pipeline.kafka.address))
         fill(store, rows=rows, incarnation=log.incarnation, end_ms=time.time_ns() // 1_000_000)
+        close_months(pipeline.clickhouse_url)
         merged(store)
         for table, count, nbytes in sizes(store):
             print(f"{table:16} {count:>12,} rows  {nbytes / 2**20:>8,.0f} MiB", flush=True)

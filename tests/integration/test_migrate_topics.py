@@ -18,8 +18,11 @@ from query_api.filters import FAILED_USER, Filter
 from query_api.logs import Search, search_statement
 from query_api.tenant import Tenant
 from tests.support.parts import popen
+from tests.support.process import eventually
 
 pytestmark = pytest.mark.real
+
+_OWN_PARTS = "active AND database = currentDatabase() AND table = 'tool_executions'"
 
 
 @pytest.fixture
@@ -132,6 +135,35 @@ def test_rows_of_older_tables_are_in_the_new_indexes_once_it_returns(database_ur
             row[0] for row in client.query(f"EXPLAIN indexes = 1 {statement.text}", statement.parameters()).result_rows
         )
         assert "Name: rows_of_failed_user\n" in plan
+    client.close()
+
+
+def test_a_month_that_is_over_becomes_one_part_and_one_that_goes_on_does_not(database_url: str) -> None:
+    """A large and a small part, which the engine leaves side by side by itself, of a month nothing was added to for a while."""
+    migrate.apply(database_url)
+    client = store.client(database_url)
+
+    def parts(month: int) -> int:
+        (count,) = client.query(f"SELECT count() FROM system.parts WHERE {_OWN_PARTS} AND partition = '{month}'").result_rows[0]
+        return int(count)
+
+    for rows in (300_000, 1):
+        for month in (202609, 202610):
+            client.command(
+                "INSERT INTO tool_executions (batch_month, project_id, timestamp, id)"
+                f" SELECT {month}, 'p', fromUnixTimestamp64Milli(toInt64(number), 'UTC'), concat('log_', toString(number))"
+                f" FROM numbers({rows})"
+            )
+    assert (parts(202609), parts(202610)) == (2, 2)
+    # A day of a test's own: one of the two months is left alone for longer than that.
+    client.command("ALTER TABLE tool_executions MODIFY SETTING min_age_to_force_merge_seconds = 5")
+
+    def merged() -> bool:
+        client.command(f"INSERT INTO tool_executions (batch_month, project_id, id) VALUES (202610, 'p', '{uuid.uuid4()}')")
+        return parts(202609) == 1
+
+    eventually("the month that is over is one part", merged)
+    assert parts(202610) > 1
     client.close()
 
 
