@@ -78,6 +78,14 @@ def test_what_is_missing_or_there_already_is_told_of_what_has_no_class() -> None
         ("Error: 400, 500 and 600 were tried", 0),
         ("at 5:03 in room 503", 0),
         ("https://x.example/404", 0),
+        ("Promo code 500 has expired", 0),
+        ("Room (501) is already booked", 0),
+        ("Unauthorized (401)", 401),
+        ("Product code: 500 is discontinued", 0),
+        ("error code: 502", 502),
+        ("{'bob@x.example': (501, b'5.1.3 Bad recipient address syntax')}", 0),
+        ("550: User unknown", 0),
+        ("(#506) Duplicate status message", 0),
     ],
 )
 def test_a_number_is_a_status_only_where_statuses_stand(text: str, status: int) -> None:
@@ -90,6 +98,15 @@ def test_what_is_beyond_doubt_wins_over_the_status() -> None:
     assert class_of("API rate limit exceeded", 403) == "rate_limited"
     assert class_of("Token has been expired or revoked.", 400) == "unauthorized"
     assert class_of("Validation error: connection refused", 403) == "forbidden"
+
+
+def test_what_a_text_only_names_says_nothing_of_why_it_failed() -> None:
+    """Addresses, and in front of `not found` and the like quoted names, may hold the words of any class."""
+    assert class_of("404 Client Error: Not Found for url: https://x.example/rate-limit") == "other"
+    assert class_of("500 Server Error: Internal Server Error for url: https://x.example/rate_limit") == "upstream_error"
+    assert class_of("The label 'permission denied' already exists", 409) == "other"
+    assert class_of('<HttpError 403 when requesting https://x.example/ returned "Rate Limit Exceeded">') == "rate_limited"
+    assert class_of('{"error": "invalid_token", "message": "Token not found"}', 404) == "unauthorized"
 
 
 def test_a_hostile_text_takes_no_longer_than_another() -> None:
@@ -105,6 +122,10 @@ def test_a_hostile_text_takes_no_longer_than_another() -> None:
         "status code ",
         "token ",
         "not connected to the ",
+        "requires a ",
+        "not found 'a' ",
+        "no a named ",
+        "a://b ",
     ):
         text = part * (16_384 // len(part))
         began = time.process_time()
