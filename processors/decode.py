@@ -20,6 +20,7 @@ from ingest.contract.event import (
     TIMESTAMP_MS_MIN,
     Event,
 )
+from ingest.contract.nesting import too_deep
 from ingest.contract.pieces import WHITESPACE, checked, decode_piece, pieces, project_of
 from ingest.contract.replay import letter_id, parse_letter_id
 from ingest.contract.topics import HEADER_FIRST_ACCEPTED_MS, HEADER_FORWARDED_AMONG, HEADER_PROJECT, HEADER_REPLAY_OF
@@ -253,6 +254,8 @@ class _Scribe:
             first < TIMESTAMP_MS_MIN
             or last > min(accepted_ms, default=0) + TIMESTAMP_AHEAD_MS_MAX
             or not {raw[:1] for raw in data} | {raw[:1] for raw in metadata} <= _OBJECT_HEADS
+            or any(map(too_deep, data))
+            or any(map(too_deep, metadata))
         ):
             return False
         out = self._out

@@ -8,7 +8,7 @@ landmark in it:
 
 The next page begins behind the row that the landmark names, in the order of all logs (timestamp, id; newest first). A landmark
 is only given if one row alone of its millisecond and question has it; a page whose last row shares its hash goes on to the
-first row that does not, so it may be a few rows longer than its limit, and is never shorter. Among ten rows of one millisecond
+first row that does not, so it may be a few rows longer than its limit. Among ten rows of one millisecond
 that is the case once in a thousand pages, among three thousand once in three. Where tens of thousands share one
 millisecond the question is refused (`EXTRA_ROWS`), never answered with a gap: the public search has no such bound.
 

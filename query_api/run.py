@@ -36,6 +36,7 @@ def main(settings: QuerySettings) -> int:
         0 after a stop that was asked for, 2 where settings or the machine do not allow a start.
     """
     setproctitle("toolledger query")
+    read_whatever_is_stored()
     logs.configure(service="query", level=settings.log_level, json=settings.log_json)
     # The follower says once that Kafka is away; these would say it with every attempt.
     logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
@@ -48,6 +49,11 @@ def main(settings: QuerySettings) -> int:
         print(f"toolledger query: {error}", file=sys.stderr)
         return 2
     return 0
+
+
+def read_whatever_is_stored() -> None:
+    """Never be stricter about nesting than whoever wrote: of an event that cannot be shown, no page that holds it could be."""
+    sys.setrecursionlimit(4 * sys.getrecursionlimit())
 
 
 async def serve(settings: QuerySettings) -> None:

@@ -2,7 +2,7 @@
 
 import asyncio
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 import orjson
@@ -38,7 +38,10 @@ _AWAY_CODES: Final = frozenset((60, 81, 47, 279, 202, 209, 210, 242, 999, 394, 2
 # How ClickHouse tells its memory limit for everything from the one of this question. Source: src/Common/MemoryTracker.cpp.
 _TOTAL: Final = "(total)"
 _CODE: Final = re.compile(r"(?:Code: |error code )(\d+)")
-_NARROW: Final = "Ask for a shorter time range, fewer groups or more filters."
+_NARROW: Final = "Ask for a shorter time range, a smaller limit, fewer groups or more filters."
+TOO_LARGE: Final = "Query_TooLarge"
+# Of logs that are read at once, in ClickHouse's memory: what is read and written on one loop for everybody.
+PAGE_BYTES_MAX: Final = 16 * 1024 * 1024
 # The client waits a little longer than ClickHouse works, so that ClickHouse's own refusal arrives.
 _READ_SLACK_S: Final = 5
 # The line of questions that are nobody's, and that every answer needs: freshness above all.
@@ -94,6 +97,24 @@ class Reader:
         if time_s_max:
             more["max_execution_time"] = min(time_s_max, self._settings.query_time_s_max)
         return await self._ask(statement.text, statement.parameters(), more, line=statement.tenant.line)
+
+    async def page(self, statement: Callable[[int], Statement], limit: int) -> tuple[int, list[Row]]:
+        """Return as many rows as asked for, or fewer where rows are so large that they would fill the memory.
+
+        Args:
+            statement: asks for a page of so many rows and one more.
+            limit: rows of a whole page.
+
+        Returns:
+            How many rows are a page now, and one row more where there is a next one. Raises as `rows` does.
+        """
+        while True:
+            try:
+                return limit, await self.rows(statement(limit), bytes_max=PAGE_BYTES_MAX)
+            except QueryError as error:
+                if error.slug != TOO_LARGE or limit == 1:
+                    raise
+                limit = max(1, limit // 4)
 
     async def system_rows(self, text: str, parameters: Mapping[str, Any] | None = None, *, line: str = _SYSTEM) -> list[Row]:
         """Return the rows of a question that holds nobody's data: progress, receipts and schema. Raises as `rows` does.
@@ -160,7 +181,7 @@ def _ours(error: ClickHouseError) -> QueryError | StoreUnavailable:
         return StoreUnavailable("ClickHouse is out of memory for now; try again shortly, or ask for less at once")
     if code in _TOO_LARGE_CODES:
         message = f"The question needs too much memory or too many rows. {_NARROW}"
-        return QueryError(400, "Query_TooLarge", message, suggested_fix=_NARROW)
+        return QueryError(400, TOO_LARGE, message, suggested_fix=_NARROW)
     if code and code not in _AWAY_CODES:
         # Statements are ours, so a refusal of another kind is a fault of ours: it must be seen, and asking again is no use.
         log.error("query_refused", code=code, error=str(error)[:500])

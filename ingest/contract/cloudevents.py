@@ -17,6 +17,7 @@ import msgspec
 
 from ingest.contract.errors import InvalidEvent
 from ingest.contract.event import ABSENT, decode_event
+from ingest.contract.nesting import LEVELS_MAX
 
 _ID_PREFIX: Final = "ce_"
 _ID_HEX_CHARS: Final = 32
@@ -72,7 +73,7 @@ def of_structured(raw: bytes | msgspec.Raw) -> bytes:
     except UnicodeDecodeError:
         raise InvalidEvent("invalid_encoding", "the CloudEvent is not UTF-8") from None
     except RecursionError:
-        raise InvalidEvent("nested_too_deep", "the CloudEvent is nested deeper than about 1000 levels") from None
+        raise InvalidEvent("nested_too_deep", f"the CloudEvent is nested deeper than {LEVELS_MAX} levels") from None
     except msgspec.ValidationError:
         raise InvalidEvent("invalid_cloudevent", "a CloudEvent in JSON is an object") from None
     except msgspec.DecodeError as error:

@@ -12,6 +12,7 @@ import msgspec
 from msgspec import Meta
 
 from ingest.contract.errors import InvalidEvent
+from ingest.contract.nesting import LEVELS_MAX, too_deep
 
 # One event's JSON. A tool's response seldom passes 100 kB; Kafka's own default record is 1 MiB.
 EVENT_BYTES_MAX: Final = 1024 * 1024
@@ -138,7 +139,7 @@ def decode_event(raw: bytes | msgspec.Raw) -> Event:
     except UnicodeDecodeError:
         raise InvalidEvent("invalid_encoding", "the event is not UTF-8") from None
     except RecursionError:
-        raise InvalidEvent("nested_too_deep", "the event is nested deeper than about 1000 levels") from None
+        raise _nested("the event") from None
     check_encoding(raw)
     check_objects(event)
     return event
@@ -167,16 +168,22 @@ def invalid_member(error: msgspec.ValidationError) -> InvalidEvent:
 
 
 def check_objects(event: Event) -> None:
-    """Refuse `data` and `metadata` that are anything but an object, null or absent.
+    """Refuse `data` and `metadata` that are anything but an object, null or absent, or nested too deep.
 
     Raises:
-        InvalidEvent: `invalid_member`.
+        InvalidEvent: `invalid_member`, `nested_too_deep`.
     """
     for name, value in (("data", event.data), ("metadata", event.metadata)):
         if value is not ABSENT:
             view = memoryview(value)
             if view.nbytes and view[0] not in _OBJECT_OR_NULL:
                 raise InvalidEvent("invalid_member", f"`{name}` must be a JSON object")
+            if view.nbytes > 2 * LEVELS_MAX and too_deep(bytes(view)):
+                raise _nested(f"`{name}`")
+
+
+def _nested(what: str) -> InvalidEvent:
+    return InvalidEvent("nested_too_deep", f"{what} is nested deeper than {LEVELS_MAX} levels")
 
 
 def timestamp_ms(value: str | float) -> int:

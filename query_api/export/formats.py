@@ -26,8 +26,8 @@ MEDIA_TYPES: Final[Mapping[Format, str]] = {
     "csv": "text/csv; charset=utf-8; header=present",
     "parquet": "application/vnd.apache.parquet",
 }
-# OWASP, CSV injection.
-_FORMULA: Final = ("=", "+", "-", "@", "\t", "\r")
+# OWASP, CSV injection, and what some programs pass over, or read as one of these: NUL, line feeds, full-width forms.
+_FORMULA: Final = ("=", "+", "-", "@", "\t", "\r", "\n", "\0", "\uff1d", "\uff0b", "\uff0d", "\uff20")
 _TIMESTAMP: Final = "timestamp"
 _NUMBERS: Final = ("duration_ms", "http_status")
 # A group of rows is what a reader of Parquet takes at once, and what is held here.

@@ -12,14 +12,13 @@ from ingest.contract.errors import QueryError, StoreUnavailable
 from ingest.contract.logs import logger
 from query_api.export.sql import Export, bounds_statement, page_statement
 from query_api.paging import Place
-from query_api.store import Reader, Row
+from query_api.store import PAGE_BYTES_MAX, TOO_LARGE, Reader, Row
 from query_api.tenant import Tenant
 
 log = logger(__name__)
 
 _ROWS_FIRST: Final = 1_000
 _ROWS_MAX: Final = 4_000
-_BYTES_MAX: Final = 16 * 1024 * 1024
 # ClickHouse may be started again under an export that takes minutes.
 _TRIES: Final = 8
 _PAUSE_S: Final = 0.5
@@ -51,7 +50,7 @@ async def pages(reader: Reader, tenant: Tenant, export: Export, within: tuple[in
     while True:
         statement = page_statement(tenant, export, from_ms=low_ms, to_ms=high_ms, after=after, limit=limit)
         try:
-            rows = await reader.rows(statement, bytes_max=_BYTES_MAX)
+            rows = await reader.rows(statement, bytes_max=PAGE_BYTES_MAX)
         except (QueryError, StoreUnavailable) as error:
             upper_ms = high_ms if after is None else after.timestamp_ms + 1
             if isinstance(error, StoreUnavailable) or error.status == 429:
@@ -60,7 +59,7 @@ async def pages(reader: Reader, tenant: Tenant, export: Export, within: tuple[in
                     raise
                 log.info("export_waits", project=tenant.projects[0], error=str(error))
                 await asyncio.sleep(min(_PAUSE_S_MAX, _PAUSE_S * 2**failures))
-            elif error.slug == "Query_TooLarge" and limit > 1:
+            elif error.slug == TOO_LARGE and limit > 1:
                 limit = most = max(1, limit // 2)
             elif error.status == 504 and upper_ms - low_ms > 1:
                 low_ms = upper_ms - (upper_ms - low_ms) // 2

@@ -1,5 +1,7 @@
 """All routes of the query service in one table."""
 
+import re
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Final, Literal, NamedTuple
 
 from starlette.applications import Starlette
@@ -78,7 +80,7 @@ OPERATIONS: Final = (
 def application(services: Services) -> Starlette:
     """Return the ASGI application; it neither starts nor stops the services it is given."""
     table = [
-        Route(path, endpoint(handler, services, route=path.replace(":path", ""), key=key), methods=[method])
+        _route(path, endpoint(handler, services, route=path.replace(":path", ""), key=key), methods=[method])
         for method, path, handler, key in OPERATIONS
     ]
     health = Health(services)
@@ -94,6 +96,13 @@ def application(services: Services) -> Starlette:
     made = Starlette(routes=table, exception_handlers={HTTPException: _unrouted})
     # A slash too many is another path. A redirect would name the address the client gave, and is no Error body.
     made.router.redirect_slashes = False
+    return made
+
+
+def _route(path: str, handler: Callable[[Request], Awaitable[Response]], *, methods: Sequence[str]) -> Route:
+    """Return a route whose path is matched to its very end, line feeds in an id included, and one behind the path not."""
+    made = Route(path, handler, methods=methods)
+    made.path_regex = re.compile(made.path_regex.pattern.removesuffix("$") + r"\Z", re.DOTALL)
     return made
 
 

@@ -121,6 +121,7 @@ def endpoint(
 def refusal(request: Request, status: int, message: str) -> Response:
     """Return the Error body for a request that no route takes."""
     identity = request_id(request.headers.get(REQUEST_ID_HEADER))
+    log.info("request_refused", route="", request_id=identity, status=status, slug=slug_of(status))
     body = error_body(status=status, message=message, request_id=identity)
     return Response(body, status, media_type=_JSON, headers={REQUEST_ID_HEADER: identity})
 

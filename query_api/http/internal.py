@@ -1,6 +1,7 @@
 """Routes of older clients and of the vendor's command line: CONTRACT section 8."""
 
 import math
+from dataclasses import replace
 from typing import Any, Final
 
 import orjson
@@ -17,7 +18,7 @@ from query_api.http.members import Faults
 from query_api.internal_items import FIELDS, OPERATIONS
 from query_api.internal_logs import Behind, Cursor, Listing
 from query_api.logs import detail_statement
-from query_api.store import Row
+from query_api.store import TOO_LARGE, Row
 from query_api.tenant import Tenant
 
 # What the command line asks for unless told.
@@ -88,18 +89,20 @@ async def _behind(tenant: Tenant, asked: Listing, cursor: Cursor, services: Serv
 
 async def _page(tenant: Tenant, asked: Listing, behind: Behind | None, services: Services) -> tuple[list[Row], Cursor | None]:
     ask = services.reader.rows
-    rows = await ask(internal_logs.page_statement(tenant, asked, behind))
-    last = internal_logs.last(rows, asked.limit)
-    page = rows[: asked.limit]
+    limit, rows = await services.reader.page(
+        lambda limit: internal_logs.page_statement(tenant, replace(asked, limit=limit), behind), asked.limit
+    )
+    last = internal_logs.last(rows, limit)
+    page = rows[:limit]
     if last is None:
-        return page, internal_logs.following(rows, asked.limit)
+        return page, internal_logs.following(rows, limit)
     unique = frozenset(landmark for (landmark,) in await ask(internal_logs.landmarks_statement(tenant, asked, last.at_ms)))
     rest = [] if page[-1][-1] in unique else await ask(internal_logs.rest_statement(tenant, asked, last))
     cut = internal_logs.cut([page[-1], *rest], unique)
     if cut is None:
         narrow = "Ask for fewer with search_params, or page with POST /api/v3.1/logs/tool_execution, which has no such bound."
         message = f"More logs share one millisecond than a cursor that is a number can tell apart. {narrow}"
-        raise QueryError(400, "Query_TooLarge", message, suggested_fix=narrow)
+        raise QueryError(400, TOO_LARGE, message, suggested_fix=narrow)
     size, cursor = cut
     return page + rest[: size - 1], cursor
 

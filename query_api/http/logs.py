@@ -1,6 +1,7 @@
 """Routes of logs: CONTRACT sections 2 and 3."""
 
 import time
+from dataclasses import replace
 from typing import Any, Final, cast
 
 import orjson
@@ -32,9 +33,9 @@ async def search(request: Request, caller: Caller, services: Services) -> Answer
     question, cursors = _search(body, tenant, services.settings.cursor_secret.get_secret_value(), faults)
     # Before the data: what was complete by then is in the answer.
     progress = await services.freshness.get()
-    rows = await _rows(tenant, question, services)
-    page = rows[: question.limit]
-    following = cursors.write(log_items.place_of(page[-1])) if len(rows) > question.limit else None
+    limit, rows = await _rows(tenant, question, services)
+    page = rows[:limit]
+    following = cursors.write(log_items.place_of(page[-1])) if len(rows) > limit else None
     answer = {"logs": [log_items.item(row) for row in page], "next_cursor": following}
     return Answer(body=orjson.dumps(answer), complete_until_ms=progress.complete_until_ms)
 
@@ -51,14 +52,18 @@ async def detail(request: Request, caller: Caller, services: Services) -> Answer
     return Answer(body=orjson.dumps(log_items.detail(rows[0])), complete_until_ms=progress.complete_until_ms)
 
 
-async def _rows(tenant: Tenant, question: Search, services: Services) -> list[Row]:
-    """Return a page's rows: out of the newest ones if these fill it, else out of all."""
+async def _rows(tenant: Tenant, question: Search, services: Services) -> tuple[int, list[Row]]:
+    """Return how many rows are a page, and its rows: out of the newest ones if these fill it, else out of all."""
+
+    async def ask(search: Search) -> tuple[int, list[Row]]:
+        return await services.reader.page(lambda limit: search_statement(tenant, replace(search, limit=limit)), search.limit)
+
     newest = newest_stretch(question, now_ms=time.time_ns() // 1_000_000)
     if newest is not None:
-        rows = await services.reader.rows(search_statement(tenant, newest))
-        if len(rows) > question.limit:
-            return rows
-    return await services.reader.rows(search_statement(tenant, question))
+        limit, rows = await ask(newest)
+        if len(rows) > limit:
+            return limit, rows
+    return await ask(question)
 
 
 def _search(body: dict[str, Any], tenant: Tenant, secret: str, faults: Faults) -> tuple[Search, Cursors]:

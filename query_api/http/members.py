@@ -149,7 +149,8 @@ class Parameters:
             self._values.setdefault(name, []).append(value)
         for name, values in self._values.items():
             if name not in known and name not in repeated:
-                self.faults.add(name, f"unknown parameter; known are {', '.join((*known, *repeated))}")
+                every = ", ".join((*known, *repeated))
+                self.faults.add(name, f"unknown parameter; {f'known are {every}' if every else 'none is taken here'}")
             elif len(values) > 1 and name not in repeated:
                 self.faults.add(name, "given more than once")
 
@@ -186,7 +187,8 @@ class Parameters:
             if math.isinf(value):
                 return AT_MS_MIN if value < 0 else AT_MS_MAX
             # Whole numbers by themselves: a float has no room for the last digit of large ones.
-            return instant(int(text) if text.lstrip("+-").isdigit() else value, name, self.faults)
+            exact = text.lstrip("+-").isdigit() and abs(value) <= AT_MS_MAX
+            return instant(int(text.lstrip("+-0") or "0") * (-1 if value < 0 else 1) if exact else value, name, self.faults)
         try:
             return instant(timestamp_ms(_LOST_PLUS.sub(r"\1+\2", text)), name, self.faults)
         except (InvalidEvent, OverflowError):

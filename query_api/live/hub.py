@@ -265,6 +265,10 @@ class Tails:
             # Each goes on from what it was sent.
             log.warning("tails_fell_behind", project=tails[0].project, tails=len(tails), error=str(error))
             _all_behind(tails)
+        except Exception:
+            # A mistake of ours about one project's logs must not become another's.
+            log.exception("tails_failed", project=tails[0].project, tails=len(tails))
+            _all_behind(tails)
 
     async def _batches(self, tenant: Tenant, after: Position, until: Position | None) -> dict[str, list[Batch]]:
         found: dict[str, list[Batch]] = {}

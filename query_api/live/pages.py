@@ -12,16 +12,14 @@ from typing import Any, Final, NamedTuple
 
 import orjson
 
-from ingest.contract.errors import QueryError
 from query_api import log_items
 from query_api.live.position import Mark, Position
 from query_api.live.sql import Batch, Slice, count_statement, rows_statement
 from query_api.selection import Selection
 from query_api.store import Reader, Row
-from query_api.tenant import Tenant
+from query_api.tenant import Statement, Tenant
 
 ROWS_MAX: Final = 500
-_BYTES_MAX: Final = 16 * 1024 * 1024
 # How far before the newest record of the oldest batch its rows are looked for. A batch that is read live spans a moment, one
 # of a worker that catches up minutes.
 _LOOK_BACK_MS: Final = (5_000, 600_000)
@@ -142,9 +140,9 @@ async def _rows(
     selections: Sequence[Selection],
 ) -> tuple[int, list[Row]]:
     """Return how many rows were asked for, and up to one more."""
-    limit = ROWS_MAX
-    while True:
-        statement = rows_statement(
+
+    def statement(limit: int) -> Statement:
+        return rows_statement(
             tenant,
             incarnation,
             slices,
@@ -153,13 +151,8 @@ async def _rows(
             selections=selections,
             limit=limit + 1,
         )
-        try:
-            return limit, await reader.rows(statement, bytes_max=_BYTES_MAX)
-        except QueryError as error:
-            # Logs may be large each: fewer of them at once.
-            if error.slug != "Query_TooLarge" or limit == 1:
-                raise
-            limit = max(1, limit // 4)
+
+    return await reader.page(statement, ROWS_MAX)
 
 
 def _lines(rows: Sequence[Row], hours: Mapping[int, int]) -> list[Line]:

@@ -118,7 +118,8 @@ INTERNAL: Final = Part(
             tag="Older clients",
             summary="List logs",
             description="Newest first. A page may be a few logs longer than its limit where many share a millisecond; where"
-            " tens of thousands do, which a cursor that is a number cannot tell apart, it is 400.",
+            " tens of thousands do, which a cursor that is a number cannot tell apart, it is 400. Of very large logs a page"
+            " holds fewer, and `nextCursor` leads on.",
             body={"application/json": record(_LISTING, optional=tuple(_LISTING))},
             body_note="No body at all asks the same as `{}`.",
             answers={

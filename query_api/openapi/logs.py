@@ -63,7 +63,11 @@ _SEARCH: Final = record(
     {
         "limit": nullable(
             whole(
-                "Logs on a page. A whole number in any spelling (`100.0`).", minimum=1, maximum=LIMIT_MAX, default=LIMIT_DEFAULT
+                "Logs on a page. A whole number in any spelling (`100.0`). Of very large logs a page holds fewer, and"
+                " `next_cursor` leads on.",
+                minimum=1,
+                maximum=LIMIT_MAX,
+                default=LIMIT_DEFAULT,
             )
         ),
         "cursor": nullable(

@@ -39,6 +39,9 @@ HOSTILE = (
     "@SUM(A1)",
     "\t=1",
     "\r=1",
+    "\n=1",
+    "\0=1",
+    "\uff1d1",
     'say "x", please',
     "two\r\nlines",
     "nul\0byte",
@@ -120,7 +123,7 @@ def read(kind, raw):
 
 def plain(text):
     """Return a cell of CSV that may hold the text."""
-    return f"'{text}" if text.startswith(("=", "+", "-", "@", "\t", "\r")) else text
+    return f"'{text}" if text.startswith((*"=+-@\t\r\n\0", *"\uff1d\uff0b\uff0d\uff20")) else text
 
 
 def check(kind, found, expected):
@@ -174,7 +177,7 @@ async def test_pages_of_any_size_make_the_same_file(service, monkeypatch):
     for rows_first, rows_max, bytes_max in ((1, 1, 1 << 20), (3, 7, 1 << 20), (1000, 8000, 20_000)):
         monkeypatch.setattr(export_pages, "_ROWS_FIRST", rows_first)
         monkeypatch.setattr(export_pages, "_ROWS_MAX", rows_max)
-        monkeypatch.setattr(export_pages, "_BYTES_MAX", bytes_max)
+        monkeypatch.setattr(export_pages, "PAGE_BYTES_MAX", bytes_max)
         reply = await service.get(EXPORT)
         assert [row["id"] for row in read("ndjson", reply.raw)] == expected
 

@@ -124,3 +124,11 @@ def test_borders_that_cut_hours_all_over_a_year_are_told_as_a_set():
     # The hours that are cut, and the two at the ends.
     raw = got.split("toStartOfHour(timestamp, 'UTC') IN (")[1].split(") GROUP BY")[0]
     assert raw.count("toDateTime(") == 366 + 2
+
+
+def test_days_that_begin_within_a_minute_are_asked_for_too():
+    """Monrovia was 44:30 behind until 1972; hundreds of its days are one question like any other's."""
+    from_ms, to_ms = 31_536_000_000, 31_536_000_000 + 330 * 24 * HOUR
+    runs = calendar.intervals("day", calendar.zone("Africa/Monrovia"), from_ms, to_ms)
+    assert calendar.count(runs) > 300
+    assert statement(TENANT, question(from_ms=from_ms, to_ms=to_ms, runs=runs)).text.count("fromUnixTimestamp64Milli") > 300

@@ -1,7 +1,7 @@
 // A table as a file (RFC 4180).
 
 // What a spreadsheet would take for a formula (OWASP, CSV injection); the API's own export marks the same.
-const FORMULA = /^[=+\-@\t\r]/;
+const FORMULA = /^[=+\-@\t\r\n\0\uff1d\uff0b\uff0d\uff20]/;
 
 /** Returns the text of a table: texts made safe, numbers as they are, null as nothing. */
 export function csv(header, rows) {
