@@ -8,6 +8,7 @@ import msgspec
 from ingest.contract import request_limits as limits
 from ingest.contract.cloudevents import BATCH_TYPE, STRUCTURED_TYPE
 from ingest.contract.event import EVENT_BYTES_MAX, PROJECT_PATTERN, Event, Reason
+from ingest.contract.nesting import LEVELS_MAX
 from ingest.contract.openapi import Example, Json, Operation, Part, answer, nullable, parameter, record, ref, text, whole
 
 _TOLD: Final[Mapping[str, str]] = {
@@ -65,7 +66,7 @@ def _event() -> Json:
     return record(
         members,
         optional=tuple(one.name for one in fields if not one.required),
-        description=f"One tool execution; at most {EVENT_BYTES_MAX:,} bytes of JSON. Null is the same as absent; unknown"
+        description=f"One tool execution; at most {EVENT_BYTES_MAX:,} bytes of JSON in {LEVELS_MAX} levels. Null is the same as absent; unknown"
         " members are tolerated, and kept out of everything but the stored event.",
     )
 
