@@ -66,8 +66,8 @@ def _event() -> Json:
     return record(
         members,
         optional=tuple(one.name for one in fields if not one.required),
-        description=f"One tool execution; at most {EVENT_BYTES_MAX:,} bytes of JSON in {LEVELS_MAX} levels. Null is the same as absent; unknown"
-        " members are tolerated, and kept out of everything but the stored event.",
+        description=f"One tool execution; at most {EVENT_BYTES_MAX:,} bytes of JSON in {LEVELS_MAX} levels. Null is the same as"
+        " absent; unknown members are tolerated, and kept out of everything but the stored event.",
     )
 
 
