@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from ingest.contract.access import Key, hash_key, key_record
 from ingest.contract.store import client as open_client
+from query_api import log_items
 from query_api.filters import OPERATORS
 from query_api.live.tail import BYTES_MAX, LINES_MAX
 from tests.support import rows
@@ -417,3 +418,36 @@ async def test_a_log_is_there_within_a_second(database, http):
             waits_s.append(time.monotonic() - proved_s)
         await task
         assert min(waits_s) < 1.0
+
+
+async def test_a_log_that_cannot_be_shown_stops_nobody_elses_tail(database, http, monkeypatch):
+    """A mistake of ours about one project's logs: readers of another get all of theirs, and new ones are let in."""
+    url, client = database
+    arrivals = Arrivals(client)
+    shown = log_items.item
+
+    def item(row):
+        if row[0].startswith("poison"):
+            raise RecursionError
+        return shown(row)
+
+    monkeypatch.setattr(log_items, "item", item)
+    async with query_service(url) as service:
+        hurt, other = Follower(http), Follower(http, KEY_B)
+        tasks = [asyncio.create_task(one.follow(service.url, logs_max=8)) for one in (hurt, other)]
+        await asyncio.gather(hurt.opened.wait(), other.opened.wait())
+        late = []
+        for number in range(8):
+            both = [
+                [{"id": f"{name}{number}", "timestamp": NOW, "project_id": project}]
+                for name, project in (("poison", "proj_a"), ("b", "proj_b"))
+            ]
+            await asyncio.to_thread(arrivals.batch(number % 3, both, record_ms=NOW + number).write)
+            late.append(asyncio.create_task((newcomer := Follower(http, KEY_B)).follow(service.url, until=lambda: True)))
+            await asyncio.wait_for(newcomer.opened.wait(), 20)
+        await asyncio.wait_for(tasks[1], 20)
+        assert other.ids == [f"b{number}" for number in range(8)]
+        assert not [id for id in hurt.ids if id.startswith("poison")]
+        for task in (tasks[0], *late):
+            task.cancel()
+        await asyncio.gather(tasks[0], *late, return_exceptions=True)
