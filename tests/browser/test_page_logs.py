@@ -233,6 +233,8 @@ _STEP: Final = """(key) => {
 
 def step_through(page: Page, key: str, *, until: int | None = None) -> dict[int, str]:
     """Go through the list to its end, or till so many rows were seen; return which log was drawn where."""
+    # A list without rows looks like one that has ended.
+    rows(page).first.wait_for()
     seen: dict[int, str] = {}
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
