@@ -29,7 +29,10 @@ _SHOWN: Final = ("calls", "failed", "error_rate", "p50_ms", "p95_ms", "p99_ms", 
 @click.option("--corrections", is_flag=True, help="Show what late events added to hours that had closed, by hour.")
 @json_option
 def usage(data: Path, by: str, since: str, limit: int, corrections: bool, as_json: bool) -> None:
-    """Show calls, failures, error rate and percentiles; with --corrections what was added late, newest hour first."""
+    """Show calls, failures, error rate and percentiles; with --corrections what was added late, newest hour first.
+
+    Days and hours go from the oldest to the present one; where there are more than --limit, the oldest are left out.
+    """
     at_ms = now_ms()
     if corrections:
         _corrections(Api(*service(data)), by, {"from": since_ms(since, now_ms=at_ms), "limit": limit}, as_json=as_json)
@@ -38,11 +41,14 @@ def usage(data: Path, by: str, since: str, limit: int, corrections: bool, as_jso
     if by in _GROUPS:
         asked |= {"group_by": _GROUPS[by], "order_by": "calls"}
     else:
-        asked["interval"] = by
+        # Where there are more than are shown, the newest are looked for.
+        asked |= {"interval": by, "order_direction": "desc"}
     if not as_json:
         # Those of the table: sessions by their first call, which it does not show, cost as much as all others.
         asked["metrics"] = ",".join(_SHOWN)
     answer = Api(*service(data)).get("/v1/usage", asked)
+    if by not in _GROUPS:
+        answer["rows"].reverse()
     if as_json:
         for row in answer["rows"]:
             say_json(**row)
@@ -58,7 +64,8 @@ def usage(data: Path, by: str, since: str, limit: int, corrections: bool, as_jso
         rows.append(_usage_cells("all", answer["totals"]))
     table([by, *numbers], rows, empty="no calls in that time", right=numbers)
     if answer.get("truncated"):
-        click.echo(f"the first {limit} rows; --limit shows more", err=True)
+        left_out = f"the first {limit} rows; --limit shows more"
+        click.echo(left_out if by in _GROUPS else f"the newest {limit} {by}s; --limit shows older ones", err=True)
     click.echo(f"complete until {answer['complete_until']}", err=True)
 
 
