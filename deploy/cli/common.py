@@ -5,6 +5,7 @@ import logging
 import os
 import sys
 import time
+import unicodedata
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final, TypeVar
@@ -18,6 +19,8 @@ DEFAULT_DATA: Final = ".toolledger"
 DEFAULT_KAFKA: Final = "127.0.0.1:9092"
 DEFAULT_CLICKHOUSE: Final = "http://127.0.0.1:8123"
 DEFAULT_URL: Final = "http://127.0.0.1:8600"
+# They stand within words of some scripts, and within emoji.
+_JOINING: Final = "\u200c\u200d"
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -115,7 +118,7 @@ def say(line: str) -> None:
 
 def say_json(**members: object) -> None:
     """Print one JSON line for programs."""
-    sys.stdout.write(json.dumps(members, ensure_ascii=False, separators=(",", ":"), default=str) + "\n")
+    sys.stdout.write(json_text(members) + "\n")
     sys.stdout.flush()
 
 
@@ -131,6 +134,17 @@ def quiet_libraries() -> None:
 def printable(text: str) -> str:
     """Make foreign text one line without control characters: it must not steer the terminal it is shown on."""
     return " ".join("".join(character if character.isprintable() else " " for character in text).split())
+
+
+def json_text(value: object, *, indent: int | None = None) -> str:
+    """Write JSON that says all of a value, and cannot steer the terminal it is shown on: what might is escaped."""
+    text = json.dumps(value, ensure_ascii=False, indent=indent, separators=None if indent else (",", ":"), default=str)
+    return text if text.isprintable() else "".join(each if _stays(each) else json.dumps(each)[1:-1] for each in text)
+
+
+def _stays(character: str) -> bool:
+    # JSON itself escapes line ends within a text; those between its lines stay, as do wide and unbreakable spaces.
+    return character.isprintable() or character in _JOINING or character == "\n" or unicodedata.category(character) == "Zs"
 
 
 def now_ms() -> int:
