@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import urlunsplit
 
 from clickhouse_connect.driver.client import Client
 
@@ -131,7 +131,7 @@ def apply(
 
 def _ensure_database(url: str, *, dry_run: bool, cluster: str | None) -> str | None:
     """Return the database's name; None where a dry run found it missing."""
-    parts = urlsplit(url)
+    parts = store.address(url)
     name = parts.path.strip("/") or "default"
     if not _DATABASE.fullmatch(name):
         raise ConfigurationError(f"{name!r} cannot be a database: use letters, digits and underscores")

@@ -13,6 +13,7 @@ from typing import Any, Final, TypeVar
 import click
 
 from deploy.embedded.stack_file import demo_key, find
+from ingest.contract.addresses import is_kafka
 from ingest.contract.errors import ConfigurationError
 
 DEFAULT_DATA: Final = ".toolledger"
@@ -53,8 +54,15 @@ def clickhouse_option(command: F) -> F:
 
 
 def kafka_address(given: str | None, data: Path) -> str:
-    """Return Kafka's address: given, else the environment's, else a running stack's, else the usual one."""
-    return kafka_place(given, data)[0]
+    """Return Kafka's address: given, else the environment's, else a running stack's, else the usual one.
+
+    Raises:
+        ConfigurationError: what was found is no address.
+    """
+    found, where = kafka_place(given, data)
+    if not is_kafka(found):
+        raise ConfigurationError(f"{found!r} ({where}) is no address of Kafka: put host:port[,host:port] into TOOLLEDGER_KAFKA")
+    return found
 
 
 def clickhouse_url(given: str | None, data: Path) -> str:
@@ -93,8 +101,10 @@ def _place(given: str | None, option: str, variable: str, running: str | None, d
 def known_key(url: str, data: Path) -> str | None:
     """Return the API key for an address: the environment's, else, at a running stack's own address, its demo project's."""
     stack = find(data)
+    # A file's line end comes along with a key easily.
+    given = os.environ.get("TOOLLEDGER_API_KEY", "").strip()
     # The demo key belongs to this very stack and must not be shown to another address.
-    return os.environ.get("TOOLLEDGER_API_KEY") or (demo_key(data) if stack and url == stack.url else None)
+    return given or (demo_key(data) if stack and url == stack.url else None)
 
 
 def service(data: Path) -> tuple[str, str]:

@@ -4,14 +4,15 @@ import contextlib
 import re
 from collections.abc import Iterator
 from typing import Any, Final
-from urllib.parse import unquote, urlsplit
+from urllib.parse import SplitResult, unquote, urlsplit
 
 import clickhouse_connect
 from clickhouse_connect.driver.asyncclient import AsyncClient
 from clickhouse_connect.driver.client import Client
 from clickhouse_connect.driver.exceptions import ClickHouseError
 
-from ingest.contract.errors import StoreUnavailable
+from ingest.contract.addresses import is_http
+from ingest.contract.errors import ConfigurationError, StoreUnavailable
 
 CONNECT_TIMEOUT_S: Final = 5
 # Of questions about calls: inverted indexes are asked before any row is read, so that parts without a value stay closed; and
@@ -59,12 +60,27 @@ def _one_line(url: str, error: ClickHouseError) -> str:
     return f"ClickHouse at {where} refused: {reason}{f': {fix}' if fix else ''}"
 
 
+def address(url: str) -> SplitResult:
+    """Take `http(s)://user:password@host:port/database` apart.
+
+    Raises:
+        ConfigurationError: it is no address; it may hold a password, so it is not shown.
+    """
+    if not is_http(url):
+        form = "http(s)://[user:password@]host:port[/database]"
+        raise ConfigurationError(f"the address of ClickHouse is none: put {form} into TOOLLEDGER_CLICKHOUSE")
+    return urlsplit(url)
+
+
 def connection(url: str, *, read_timeout_s: float) -> dict[str, Any]:
     """Turn `http(s)://user:password@host:port/database` into clickhouse-connect's arguments.
 
+    Raises:
+        ConfigurationError: it is no address.
+
     `autogenerate_session_id` is off: a session would serialise calls that have nothing to do with each other.
     """
-    parts = urlsplit(url)
+    parts = address(url)
     secure = parts.scheme == "https"
     return {
         "host": parts.hostname,

@@ -62,6 +62,8 @@ def wrong(database: str, what: str) -> str:
     match what:
         case "port":
             return "http://127.0.0.1:1/t"
+        case "form":
+            return "http://default:hush@127.0.0.1:99999"
         case "password":
             return parts._replace(netloc=f"default:hush@{parts.netloc}").geturl()
         case _:
@@ -71,6 +73,7 @@ def wrong(database: str, what: str) -> str:
 @pytest.mark.parametrize(
     ("what", "says"),
     [
+        ("form", "the address of ClickHouse is none"),
         ("port", "no ClickHouse answers at 127.0.0.1:1: start it, or name its address in TOOLLEDGER_CLICKHOUSE"),
         ("password", "Authentication failed"),
         ("database", "not_there"),
