@@ -3,7 +3,7 @@
 import importlib
 import os
 import sys
-from typing import Any, Final
+from typing import Any, Final, TextIO
 
 import click
 
@@ -69,6 +69,8 @@ def main(arguments: list[str] | None = None) -> int:
     """
     try:
         code: Any = cli.main(arguments, prog_name="toolledger", standalone_mode=False)
+        # Here, because what fails when Python ends is a traceback.
+        sys.stdout.flush()
     except click.exceptions.NoArgsIsHelpError as error:
         click.echo(error.format_message())
         return _USAGE
@@ -76,11 +78,21 @@ def main(arguments: list[str] | None = None) -> int:
         return _fault(error)
     except (click.Abort, KeyboardInterrupt):
         return _INTERRUPTED
-    except BrokenPipeError:
-        # Whoever read our output has seen enough, as `head` does; Python must not fail on flushing the rest.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except (BrokenPipeError, SystemExit) as error:
+        # Whoever read our output has seen enough, as `head` does. click and rich make an exit with 1 of it.
+        if isinstance(error, SystemExit) and not isinstance(error.__context__, BrokenPipeError):
+            raise
+        _mute(sys.stdout, sys.stderr)
         return 0
     return code if isinstance(code, int) else 0
+
+
+def _mute(*streams: TextIO) -> None:
+    """Let go of what could not be written: Python must not fail on it once more when it ends."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    for stream in streams:
+        os.dup2(nowhere, stream.fileno())
+    os.close(nowhere)
 
 
 def _fault(error: click.ClickException | LedgerError) -> int:
