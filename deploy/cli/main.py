@@ -1,5 +1,6 @@
 """`toolledger`: the command line. Each command's module is loaded when that command is asked for, so that help is instant."""
 
+import errno
 import importlib
 import os
 import sys
@@ -35,6 +36,8 @@ _VERBS: Final = {
 }
 _USAGE: Final = 2
 _INTERRUPTED: Final = 130
+# What keeps standard output from being written, but for a reader that has gone.
+_UNWRITABLE: Final = frozenset((errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO))
 
 
 class _Verbs(click.Group):
@@ -84,6 +87,12 @@ def main(arguments: list[str] | None = None) -> int:
             raise
         _mute(sys.stdout, sys.stderr)
         return 0
+    except OSError as error:
+        # Of a file that a command reads or writes it says itself what is wrong.
+        if error.errno not in _UNWRITABLE or error.filename is not None:
+            raise
+        _mute(sys.stdout)
+        return _fault(LedgerError(f"the output cannot be written: {error.strerror}"))
     return code if isinstance(code, int) else 0
 
 

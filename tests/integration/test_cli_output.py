@@ -89,3 +89,18 @@ async def test_a_reader_that_has_seen_enough_is_no_fault(url, arguments):
         os.close(writer)
     status, _, err = await ended(process)
     assert (status, err) == (0, "")
+
+
+@pytest.mark.parametrize("arguments", [*COMMANDS, ["logs", "-o", "/dev/full"]], ids=" ".join)
+async def test_a_full_disk_is_one_line(url, arguments):
+    """Status 2, and what is wrong."""
+    full = os.open("/dev/full", os.O_WRONLY)
+    try:
+        process = started(url, arguments, stdout=full)
+    finally:
+        os.close(full)
+    status, _, err = await ended(process)
+    assert status == 2
+    assert err.startswith("toolledger: ")
+    assert "No space left on device" in err
+    assert err.count("\n") == 1
