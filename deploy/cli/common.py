@@ -3,6 +3,7 @@
 import json
 import logging
 import os
+import re
 import sys
 import time
 import unicodedata
@@ -20,6 +21,8 @@ DEFAULT_DATA: Final = ".toolledger"
 DEFAULT_KAFKA: Final = "127.0.0.1:9092"
 DEFAULT_CLICKHOUSE: Final = "http://127.0.0.1:8123"
 DEFAULT_URL: Final = "http://127.0.0.1:8600"
+# What JSON itself leaves as it is, beyond letters that every terminal shows and the ends of its own lines.
+_FOREIGN: Final = re.compile(r"[^\x20-\x7e\n]")
 # They stand within words of some scripts, and within emoji.
 _JOINING: Final = "\u200c\u200d"
 
@@ -147,14 +150,16 @@ def printable(text: str) -> str:
 
 
 def json_text(value: object, *, indent: int | None = None) -> str:
-    """Write JSON that says all of a value, and cannot steer the terminal it is shown on: what might is escaped."""
+    """Write JSON for standard output that says all of a value: what might steer a terminal or cannot be shown is escaped."""
     text = json.dumps(value, ensure_ascii=False, indent=indent, separators=None if indent else (",", ":"), default=str)
-    return text if text.isprintable() else "".join(each if _stays(each) else json.dumps(each)[1:-1] for each in text)
+    encoding = sys.stdout.encoding or "utf-8"
+    return _FOREIGN.sub(lambda found: found[0] if _shows(found[0], encoding) else json.dumps(found[0])[1:-1], text)
 
 
-def _stays(character: str) -> bool:
-    # JSON itself escapes line ends within a text; those between its lines stay, as do wide and unbreakable spaces.
-    return character.isprintable() or character in _JOINING or character == "\n" or unicodedata.category(character) == "Zs"
+def _shows(character: str, encoding: str) -> bool:
+    """Tell whether an encoding has a character, and a terminal does nothing but show it."""
+    harmless = character.isprintable() or character in _JOINING or unicodedata.category(character) == "Zs"
+    return harmless and bool(character.encode(encoding, "ignore"))
 
 
 def now_ms() -> int:

@@ -2,6 +2,7 @@
 
 import errno
 import importlib
+import io
 import os
 import sys
 from typing import Any, Final, TextIO
@@ -70,6 +71,7 @@ def main(arguments: list[str] | None = None) -> int:
     Returns:
         0 done, 1 the answer is "no", 2 wrong use or settings, or a server that does not answer; one line on standard error.
     """
+    _show_what_can_be_shown(sys.stdout)
     try:
         code: Any = cli.main(arguments, prog_name="toolledger", standalone_mode=False)
         # Here, because what fails when Python ends is a traceback.
@@ -94,6 +96,15 @@ def main(arguments: list[str] | None = None) -> int:
         _mute(sys.stdout)
         return _fault(LedgerError(f"the output cannot be written: {error.strerror}"))
     return code if isinstance(code, int) else 0
+
+
+def _show_what_can_be_shown(output: TextIO) -> None:
+    """Let no character fail a command that this locale cannot write.
+
+    On a terminal one character stands for one, so that columns stay; elsewhere it is escaped, so that none is lost.
+    """
+    if isinstance(output, io.TextIOWrapper):
+        output.reconfigure(errors="replace" if output.isatty() else "backslashreplace")
 
 
 def _mute(*streams: TextIO) -> None:

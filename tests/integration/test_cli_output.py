@@ -104,3 +104,23 @@ async def test_a_full_disk_is_one_line(url, arguments):
     assert err.startswith("toolledger: ")
     assert "No space left on device" in err
     assert err.count("\n") == 1
+
+
+@pytest.mark.parametrize("encoding", ["latin-1", "ascii"])
+@pytest.mark.parametrize("arguments", COMMANDS, ids=" ".join)
+async def test_characters_that_cannot_be_shown_are_escaped(url, arguments, encoding):
+    """No traceback; and of JSON a program reads what it would read in any encoding."""
+    plain, other = (
+        started(url, arguments, stdout=subprocess.PIPE, env={"PYTHONIOENCODING": each}) for each in ("utf-8", encoding)
+    )
+    (status, expected, _), (other_status, out, err) = await ended(plain), await ended(other)
+    assert (status, other_status) == (0, 0), err
+    assert "Traceback" not in err
+    if "--json" in arguments:
+        assert [json.loads(line) for line in out.decode(encoding).splitlines()] == [
+            json.loads(line) for line in expected.decode().splitlines()
+        ]
+    elif arguments[0] in ("log", "failures") and encoding == "latin-1":
+        # What this encoding has stands as it is.
+        assert b"\\u65e5\\u672c" in out
+        assert "é".encode("latin-1") in out
