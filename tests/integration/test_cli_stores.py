@@ -1,5 +1,7 @@
 """Commands that ask Kafka and ClickHouse themselves, of servers that are away, wrong or broken: one line, and what to do."""
 
+import contextlib
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -9,6 +11,7 @@ import pytest
 from deploy import topics as topic_admin
 from deploy.cli.main import main
 from deploy.verify.store import Store
+from ingest.contract import store
 from ingest.contract.errors import StoreUnavailable
 from ingest.contract.topics import topics
 from tests.support import rows
@@ -70,6 +73,7 @@ def wrong(database: str, what: str) -> str:
             return parts._replace(path="/not_there").geturl()
 
 
+@pytest.mark.parametrize("verb", [["verify"], ["dead-letters", "list"], ["migrate", "--dry-run"]], ids=" ".join)
 @pytest.mark.parametrize(
     ("what", "says"),
     [
@@ -79,11 +83,13 @@ def wrong(database: str, what: str) -> str:
         ("database", "not_there"),
     ],
 )
-def test_verify_says_in_one_line_what_is_wrong_with_clickhouse(
-    database: str, capsys: pytest.CaptureFixture[str], what: str, says: str
+def test_what_is_wrong_with_clickhouse_is_one_line(
+    database: str, capsys: pytest.CaptureFixture[str], verb: list[str], what: str, says: str
 ) -> None:
     """A server that is away and one that refuses are told apart, and no password is shown."""
-    line = refused(capsys, "verify", "--clickhouse", wrong(database, what))
+    if what == "database" and verb[0] == "migrate":
+        return  # it makes that database
+    line = refused(capsys, *verb, "--clickhouse", wrong(database, what))
     assert says in line
     assert "TOOLLEDGER_CLICKHOUSE" in line
     assert "hush" not in line
@@ -94,13 +100,23 @@ def test_verify_says_in_one_line_that_clickhouse_broke_off(
 ) -> None:
     """A server that dies while it answers is no finding, and no traceback."""
     with (
-        Store(faulty.url + urlsplit(database).path) as store,
+        Store(faulty.url + urlsplit(database).path) as checked,
         faulty.broken(CUT),
         pytest.raises(StoreUnavailable, match="broke off"),
     ):
-        store.rows("SELECT number FROM numbers(1000)")
+        checked.rows("SELECT number FROM numbers(1000)")
     with faulty.broken(CUT):
         assert "broke off" in refused(capsys, "verify", "--clickhouse", faulty.url)
+
+
+def test_dead_letters_without_tables_say_what_makes_them(clickhouse_url: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """A database that nobody migrated answers, and has none of what is asked for."""
+    name = f"bare_{uuid.uuid4().hex[:12]}"
+    with contextlib.closing(store.client(clickhouse_url)) as client:
+        client.command(f"CREATE DATABASE {name}")
+        bare = urlsplit(clickhouse_url)._replace(path=f"/{name}").geturl()
+        assert "run toolledger migrate" in refused(capsys, "dead-letters", "list", "--clickhouse", bare)
+        client.command(f"DROP DATABASE {name}")
 
 
 def test_verify_asks_as_a_user_who_may_change_no_settings(
