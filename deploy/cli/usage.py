@@ -1,6 +1,7 @@
 """`toolledger usage`: calls, failures, error rates and percentiles, and what was added late."""
 
 import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -13,6 +14,9 @@ from deploy.cli.since import since_ms
 
 _GROUPS: Final = {"tool": "tool_slug", "toolkit": "toolkit_slug", "user": "user_id", "session": "session_id"}
 _SHOWN: Final = ("calls", "failed", "error_rate", "p50_ms", "p95_ms", "p99_ms", "active_users", "active_sessions")
+# Their heads in the table, and those that a narrow terminal is shown without, in the order in which they go.
+_NUMBERS: Final = ("calls", "failed", "error rate", "p50 ms", "p95 ms", "p99 ms", "users", "sessions")
+_SPARE: Final = ("sessions", "users", "p50 ms", "p99 ms", "p95 ms", "error rate")
 
 
 @click.command(epilog="Example: toolledger usage --by toolkit --since 24h")
@@ -53,16 +57,14 @@ def usage(data: Path, by: str, since: str, limit: int, corrections: bool, as_jso
         for row in answer["rows"]:
             say_json(**row)
         return
-    from deploy.cli.tables import table
-
-    numbers = ("calls", "failed", "error rate", "p50 ms", "p95 ms", "p99 ms", "users", "sessions")
     rows = [
-        _usage_cells(_iso_minute(row["start"]) if "start" in row else printable(row[_GROUPS[by]]) or "(none)", row)
+        (_iso_minute(row["start"]) if "start" in row else printable(row[_GROUPS[by]]) or "(none)", row)
         for row in answer["rows"]
     ]
     if rows:
-        rows.append(_usage_cells("all", answer["totals"]))
-    table([by, *numbers], rows, empty="no calls in that time", right=numbers)
+        rows.append(("all", answer["totals"]))
+    if no_room := _table(by, rows):
+        click.echo(f"this terminal has no room for {', '.join(no_room)}; --json shows all", err=True)
     if answer.get("truncated"):
         left_out = f"the first {limit} rows; --limit shows more"
         click.echo(left_out if by in _GROUPS else f"the newest {limit} {by}s; --limit shows older ones", err=True)
@@ -100,7 +102,15 @@ def _corrections(api: Api, by: str, asked: dict[str, object], *, as_json: bool) 
     )
 
 
-def _usage_cells(name: str, row: dict[str, Any]) -> list[Any]:
+def _table(by: str, rows: Sequence[tuple[str, Mapping[str, Any]]]) -> list[str]:
+    """Print names and their metrics; return what the terminal had no room for."""
+    from deploy.cli.tables import table
+
+    cells = [_usage_cells(name, row) for name, row in rows]
+    return table([by, *_NUMBERS], cells, empty="no calls in that time", right=_NUMBERS, spare=_SPARE)
+
+
+def _usage_cells(name: str, row: Mapping[str, Any]) -> list[Any]:
     from rich.text import Text
 
     rate = row["error_rate"]
