@@ -15,8 +15,8 @@ from deploy.cli.since import since_ms
 _GROUPS: Final = {"tool": "tool_slug", "toolkit": "toolkit_slug", "user": "user_id", "session": "session_id"}
 _SHOWN: Final = ("calls", "failed", "error_rate", "p50_ms", "p95_ms", "p99_ms", "active_users", "active_sessions")
 # Their heads in the table, and those that a narrow terminal is shown without, in the order in which they go.
-_NUMBERS: Final = ("calls", "failed", "error rate", "p50 ms", "p95 ms", "p99 ms", "users", "sessions")
-_SPARE: Final = ("sessions", "users", "p50 ms", "p99 ms", "p95 ms", "error rate")
+_NUMBERS: Final = ("calls", "failed", "error rate", "p50 ms", "p95 ms", "p99 ms", "active users", "active sessions")
+_SPARE: Final = ("active sessions", "active users", "p50 ms", "p99 ms", "p95 ms", "error rate")
 
 
 @click.command(epilog="Example: toolledger usage --by toolkit --since 24h")

@@ -49,7 +49,7 @@ def test_where_not_even_the_least_has_room_a_number_says_that_it_is_cut(monkeypa
 
 
 def test_a_wide_terminal_has_them_all(monkeypatch: pytest.MonkeyPatch) -> None:
-    """In the order of the heads."""
-    said, left_out = shown(130, monkeypatch)
+    """In the order of the heads; sessions are those with a call in the row, other than `sessions` of --json."""
+    said, left_out = shown(150, monkeypatch)
     assert left_out == []
-    assert said.splitlines()[1].split("  ")[-1].strip() == "sessions"
+    assert said.splitlines()[1].split("  ")[-1].strip() == "active sessions"
