@@ -71,6 +71,9 @@ def main(arguments: list[str] | None = None) -> int:
     Returns:
         0 done, 1 the answer is "no", 2 wrong use or settings, or a server that does not answer; one line on standard error.
     """
+    if sys.stdout is None:
+        # Closed by whoever started this.
+        sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 - for as long as the process is there
     _show_what_can_be_shown(sys.stdout)
     try:
         code: Any = cli.main(arguments, prog_name="toolledger", standalone_mode=False)

@@ -217,6 +217,13 @@ def test_json_output_is_json_lines_only(capsys: pytest.CaptureFixture[str]) -> N
     assert all({"name", "value", "origin"} <= json.loads(line).keys() for line in said.out.splitlines())
 
 
+@pytest.mark.parametrize("arguments", [["config"], ["config", "--json"], ["--help"]], ids=" ".join)
+def test_a_closed_standard_output_is_no_fault(arguments: list[str]) -> None:
+    command = ["sh", "-c", 'exec "$@" >&-', "sh", sys.executable, "-m", "deploy.cli.main", *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 def test_a_stack_that_was_killed_is_not_found(tmp_path: Path) -> None:
     ended = subprocess.Popen([sys.executable, "-c", ""])
     ended.wait()
