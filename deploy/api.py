@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 from urllib.parse import urlencode, urlsplit
 
+from ingest.contract.addresses import is_http, is_key
 from ingest.contract.errors import ConfigurationError, LedgerError, QueryError
 
 _TIMEOUT_S: Final = 60.0
@@ -45,16 +46,19 @@ class Api:
         """Prepare; nothing is sent yet.
 
         Raises:
-            ConfigurationError: the address is none.
+            ConfigurationError: the address is none, or the key cannot be one.
         """
-        parts = urlsplit(url)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
+        if not is_http(url):
             raise ConfigurationError(f"{url!r} is no address: put http(s)://host:port into TOOLLEDGER_URL")
+        if not is_key(key):
+            # Found by the library it would be shown whole.
+            raise ConfigurationError("TOOLLEDGER_API_KEY holds a character that no key has, as a line end: copy it once more")
+        parts = urlsplit(url)
         self.url = url.rstrip("/")
         self._prefix = parts.path.rstrip("/")
         self._headers = {"x-api-key": key, "user-agent": "toolledger-cli"}
         kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
-        self._connection = kind(parts.hostname, parts.port, timeout=timeout_s)
+        self._connection = kind(parts.hostname or "", parts.port, timeout=timeout_s)
         self._aborted = False
 
     def send(self, method: str, path: str, body: bytes | None = None, headers: Mapping[str, str] | None = None) -> Answer:

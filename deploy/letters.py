@@ -11,10 +11,8 @@ from dataclasses import dataclass
 from itertools import accumulate
 from typing import Any, Final, Literal
 
-from clickhouse_connect.driver.client import Client
-from clickhouse_connect.driver.exceptions import ClickHouseError
-
-from ingest.contract.errors import InvalidEvent, StoreUnavailable
+from ingest.contract import store
+from ingest.contract.errors import InvalidEvent
 from ingest.contract.event import IDENTIFIER_CHARS_MAX
 from ingest.contract.replay import Letter, ReplayRecord, replay
 from ingest.contract.replayer import Replayer
@@ -69,10 +67,16 @@ class Replayed:
 
 
 class LetterBox:
-    """Reads dead letters. Every call may raise StoreUnavailable."""
+    """Reads dead letters from the ClickHouse at an address. Making one, and every call, may raise StoreUnavailable."""
 
-    def __init__(self, store: Client) -> None:
-        self._store = store
+    def __init__(self, url: str) -> None:
+        self._url = url
+        with store.told(url):
+            self._client = store.client(url)
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._client.close()
 
     def reasons(self, which: Which) -> list[tuple[str, str, int]]:
         """Return (reason, project, how many), most first."""
@@ -192,10 +196,8 @@ class LetterBox:
         return became | {letter for letter, pairs in under.items() if any(pair in known for pair in pairs)}
 
     def _rows(self, query: str, values: dict[str, Any]) -> Sequence[Sequence[Any]]:
-        try:
-            rows: Sequence[Sequence[Any]] = self._store.query(query, values).result_rows
-        except ClickHouseError as error:
-            raise StoreUnavailable(f"ClickHouse: {' '.join(str(error).split())[:400]}") from None
+        with store.told(self._url):
+            rows: Sequence[Sequence[Any]] = self._client.query(query, values).result_rows
         return rows
 
 

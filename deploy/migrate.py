@@ -4,6 +4,7 @@ Safe to repeat, and to run from several processes at once: every statement says 
 twice is one version. A crash in the middle of a file leaves it unrecorded; the next run goes over it again.
 """
 
+import contextlib
 import hashlib
 import re
 import time
@@ -11,10 +12,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import urlunsplit
 
 from clickhouse_connect.driver.client import Client
-from clickhouse_connect.driver.exceptions import ClickHouseError
 
 from deploy.cluster_sql import render
 from deploy.sql_text import statements
@@ -116,27 +116,22 @@ def apply(
         StoreUnavailable: ClickHouse did not answer or refused a statement.
     """
     migrations = read(folder)
-    try:
+    with store.told(url):
         database = _ensure_database(url, dry_run=dry_run, cluster=cluster)
         if database is None:
             return migrations
-        client = store.client(url)
-        try:
+        with contextlib.closing(store.client(url)) as client:
             missing = pending(migrations, _recorded(client, database))
             if not dry_run:
                 _ensure_table(client, cluster)
                 for migration in missing:
                     _apply_one(client, migration, cluster, waits)
             return missing
-        finally:
-            client.close()
-    except ClickHouseError as error:
-        raise StoreUnavailable(_one_line(url, error)) from None
 
 
 def _ensure_database(url: str, *, dry_run: bool, cluster: str | None) -> str | None:
     """Return the database's name; None where a dry run found it missing."""
-    parts = urlsplit(url)
+    parts = store.address(url)
     name = parts.path.strip("/") or "default"
     if not _DATABASE.fullmatch(name):
         raise ConfigurationError(f"{name!r} cannot be a database: use letters, digits and underscores")
@@ -215,12 +210,3 @@ def _on(cluster: str | None) -> str:
     if not re.fullmatch(r"[\w.-]{1,128}", cluster):
         raise ConfigurationError(f"{cluster!r} cannot be a cluster: use letters, digits, dots, dashes and underscores")
     return f" ON CLUSTER '{cluster}'"
-
-
-def _one_line(url: str, error: Exception) -> str:
-    host = urlsplit(url).hostname
-    port = urlsplit(url).port
-    text = " ".join(str(error).split())
-    if "Connection refused" in text or "Max retries" in text or "Name or service not known" in text:
-        return f"no ClickHouse answers at {host}:{port}: start it, or name its address in TOOLLEDGER_CLICKHOUSE"
-    return f"ClickHouse at {host}:{port} refused: {text[:400]}"

@@ -7,6 +7,7 @@ from urllib.parse import urlsplit
 from pydantic import Field, SecretStr, field_validator
 
 from ingest.contract.access import is_project
+from ingest.contract.addresses import is_http, is_key
 from ingest.contract.event import EVENT_BYTES_MAX, PROJECT_PATTERN
 from ingest.contract.request_limits import BODY_BYTES_MAX, DECODED_BYTES_MAX, EVENTS_MAX, MIB
 from ingest.contract.settings import RedactionSettings
@@ -95,9 +96,8 @@ class IngestSettings(RedactionSettings):
     def _address(cls, value: str | None) -> str | None:
         if not value:
             return None
-        parts = urlsplit(value)
-        known = parts.scheme in ("http", "https") and parts.hostname and parts.username is None
-        if not known or parts.path not in ("", "/") or parts.query:
+        parts = urlsplit(value) if is_http(value) else None
+        if parts is None or parts.username is not None or parts.path not in ("", "/") or parts.query:
             raise ValueError("the address is http(s)://host:port")
         return value.rstrip("/")
 
@@ -105,7 +105,7 @@ class IngestSettings(RedactionSettings):
     @classmethod
     def _sendable(cls, value: SecretStr | None) -> SecretStr | None:
         text = "" if value is None else value.get_secret_value()
-        if not (text.isascii() and text.isprintable()):
+        if not is_key(text):
             raise ValueError("a key is printable ASCII: it goes into a header")
         return value if text else None
 

@@ -3,8 +3,10 @@
 import json
 import logging
 import os
+import re
 import sys
 import time
+import unicodedata
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final, TypeVar
@@ -12,12 +14,17 @@ from typing import Any, Final, TypeVar
 import click
 
 from deploy.embedded.stack_file import demo_key, find
+from ingest.contract.addresses import is_kafka
 from ingest.contract.errors import ConfigurationError
 
 DEFAULT_DATA: Final = ".toolledger"
 DEFAULT_KAFKA: Final = "127.0.0.1:9092"
 DEFAULT_CLICKHOUSE: Final = "http://127.0.0.1:8123"
 DEFAULT_URL: Final = "http://127.0.0.1:8600"
+# What JSON itself leaves as it is, beyond letters that every terminal shows and the ends of its own lines.
+_FOREIGN: Final = re.compile(r"[^\x20-\x7e\n]")
+# They stand within words of some scripts, and within emoji.
+_JOINING: Final = "\u200c\u200d"
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -50,8 +57,15 @@ def clickhouse_option(command: F) -> F:
 
 
 def kafka_address(given: str | None, data: Path) -> str:
-    """Return Kafka's address: given, else the environment's, else a running stack's, else the usual one."""
-    return kafka_place(given, data)[0]
+    """Return Kafka's address: given, else the environment's, else a running stack's, else the usual one.
+
+    Raises:
+        ConfigurationError: what was found is no address.
+    """
+    found, where = kafka_place(given, data)
+    if not is_kafka(found):
+        raise ConfigurationError(f"{found!r} ({where}) is no address of Kafka: put host:port[,host:port] into TOOLLEDGER_KAFKA")
+    return found
 
 
 def clickhouse_url(given: str | None, data: Path) -> str:
@@ -90,8 +104,10 @@ def _place(given: str | None, option: str, variable: str, running: str | None, d
 def known_key(url: str, data: Path) -> str | None:
     """Return the API key for an address: the environment's, else, at a running stack's own address, its demo project's."""
     stack = find(data)
+    # A file's line end comes along with a key easily.
+    given = os.environ.get("TOOLLEDGER_API_KEY", "").strip()
     # The demo key belongs to this very stack and must not be shown to another address.
-    return os.environ.get("TOOLLEDGER_API_KEY") or (demo_key(data) if stack and url == stack.url else None)
+    return given or (demo_key(data) if stack and url == stack.url else None)
 
 
 def service(data: Path) -> tuple[str, str]:
@@ -115,7 +131,7 @@ def say(line: str) -> None:
 
 def say_json(**members: object) -> None:
     """Print one JSON line for programs."""
-    sys.stdout.write(json.dumps(members, ensure_ascii=False, separators=(",", ":"), default=str) + "\n")
+    sys.stdout.write(json_text(members) + "\n")
     sys.stdout.flush()
 
 
@@ -131,6 +147,19 @@ def quiet_libraries() -> None:
 def printable(text: str) -> str:
     """Make foreign text one line without control characters: it must not steer the terminal it is shown on."""
     return " ".join("".join(character if character.isprintable() else " " for character in text).split())
+
+
+def json_text(value: object, *, indent: int | None = None) -> str:
+    """Write JSON for standard output that says all of a value: what might steer a terminal or cannot be shown is escaped."""
+    text = json.dumps(value, ensure_ascii=False, indent=indent, separators=None if indent else (",", ":"), default=str)
+    encoding = sys.stdout.encoding or "utf-8"
+    return _FOREIGN.sub(lambda found: found[0] if _shows(found[0], encoding) else json.dumps(found[0])[1:-1], text)
+
+
+def _shows(character: str, encoding: str) -> bool:
+    """Tell whether an encoding has a character, and a terminal does nothing but show it."""
+    harmless = character.isprintable() or character in _JOINING or unicodedata.category(character) == "Zs"
+    return harmless and bool(character.encode(encoding, "ignore"))
 
 
 def now_ms() -> int:

@@ -8,6 +8,7 @@ from urllib.parse import urlsplit, urlunsplit
 import click
 
 from deploy.cli.common import json_option, say_json
+from ingest.contract.addresses import is_http
 
 # Read by the commands and the embedded servers themselves; the services' own stand in their models.
 _COMMANDS: Final = (
@@ -85,9 +86,9 @@ def _origin(name: str) -> str:
 
 def masked(secret: str) -> str:
     """Mask a secret; of an address only its password is one."""
-    parts = urlsplit(secret)
-    if not parts.scheme or not parts.hostname:
+    if not is_http(secret):
         return "***" if secret else ""
+    parts = urlsplit(secret)
     if parts.password is None:
         return secret
     host = parts.netloc.rpartition("@")[2]

@@ -238,26 +238,11 @@ def _progress(total: int, *, quiet: bool) -> Iterator[Callable[[int], None]]:
 
 @contextlib.contextmanager
 def _box(clickhouse: str | None, data: Path) -> Iterator["LetterBox"]:
-    from clickhouse_connect.driver.exceptions import ClickHouseError
-
     from deploy.letters import LetterBox
-    from ingest.contract import store
-    from ingest.contract.errors import StoreUnavailable
 
     quiet_libraries()
-    url = clickhouse_url(clickhouse, data)
-    try:
-        client = store.client(url)
-    except ClickHouseError:
-        # The address may hold a password, so only its end is said.
-        where = url.rpartition("@")[2].removeprefix("http://").removeprefix("https://")
-        raise StoreUnavailable(
-            f"no ClickHouse answers at {where}: start it, or name its address in TOOLLEDGER_CLICKHOUSE"
-        ) from None
-    try:
-        yield LetterBox(client)
-    finally:
-        client.close()
+    with contextlib.closing(LetterBox(clickhouse_url(clickhouse, data))) as box:
+        yield box
 
 
 def _which(project: str | None, reason: str | None, since: str | None) -> "Which":

@@ -2,10 +2,12 @@
 
 import contextlib
 import os
+import signal
+import stat
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import BinaryIO, Final
+from typing import BinaryIO, Final, NoReturn
 
 import click
 
@@ -26,24 +28,59 @@ def format_of(file: str) -> str:
 def export(api: Api, asked: Mapping[str, object], file: str) -> None:
     """Write all that is asked for to a file; `-` is standard output.
 
+    A device or pipe is written to as it comes. Else the file is changed only once all is there: it keeps its permissions, and
+    a link goes on pointing to it.
+
     Raises:
         LedgerError: the service refuses, or broke off; no file of that name was made or changed.
     """
-    if file == "-":
+    # Opened anew by its name, standard output that is a file would lose what was written to it before.
+    if file in ("-", "/dev/stdout"):
         _take(api, asked, sys.stdout.buffer)
         sys.stdout.buffer.flush()
         return
-    part = Path(f"{file}.part")
+    path = Path(file)
     try:
-        with part.open("wb") as target:
-            count = _take(api, asked, target)
-        part.replace(file)
+        if path.exists() and not path.is_file():
+            with path.open("wb") as target:
+                _take(api, asked, target)
+            return
+        # What a link points to, so that the link stays.
+        path = path.resolve()
+        count = _replace(api, asked, path)
     except OSError as error:
         raise LedgerError(f"{file} cannot be written: {error.strerror or error}") from None
+    told = "" if count is None else f"{count:,} logs, "
+    click.echo(f"{told}{_size(path.stat().st_size)} in {file}", err=True)
+
+
+def _replace(api: Api, asked: Mapping[str, object], path: Path) -> int | None:
+    """Write beside a file, and give that its name once it is whole."""
+    part = path.with_name(f"{path.name}.part")
+    try:
+        with _ended_by_sigterm(), part.open("wb") as target:
+            if path.exists():
+                # Before anything is in it: what only its owner may read is never readable for others.
+                os.fchmod(target.fileno(), stat.S_IMODE(path.stat().st_mode))
+            count = _take(api, asked, target)
+        part.replace(path)
     finally:
         part.unlink(missing_ok=True)
-    told = "" if count is None else f"{count:,} logs, "
-    click.echo(f"{told}{_size(Path(file).stat().st_size)} in {file}", err=True)
+    return count
+
+
+@contextlib.contextmanager
+def _ended_by_sigterm() -> Iterator[None]:
+    """Let SIGTERM end what is under way as Ctrl-C does, so that nothing half done is left behind."""
+
+    def end(number: int, _: object) -> NoReturn:
+        sys.exit(128 + number)
+
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _take(api: Api, asked: Mapping[str, object], target: BinaryIO) -> int | None:

@@ -1,7 +1,5 @@
 """`toolledger failures`: what failed lately, why, and what to do."""
 
-import json
-import sys
 from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
@@ -11,7 +9,7 @@ from typing import Any, Final
 import click
 
 from deploy.api import Api
-from deploy.cli.common import data_option, json_option, now_ms, printable, service
+from deploy.cli.common import data_option, json_option, now_ms, printable, say_json, service
 from deploy.cli.since import since_ms
 from query_api.failures.causes import CAUSES
 
@@ -59,7 +57,7 @@ def failures(
     groups = answer["groups"]
     if as_json:
         for group in groups:
-            sys.stdout.write(json.dumps(group, ensure_ascii=False, separators=(",", ":")) + "\n")
+            say_json(**group)
         return
     from deploy.cli.tables import console
 

@@ -12,10 +12,11 @@ import click
 from deploy.cli.common import printable
 
 _USER_CHARS: Final = 16
-# Below these a terminal has no room for the user, and then for the day and the milliseconds.
-_COLUMNS_FOR_USER: Final = 100
-_COLUMNS_FOR_DAY: Final = 72
+# Where a terminal leaves less to the message, other things are left out.
 _MESSAGE_CHARS_MIN: Final = 16
+
+# A text and how it is painted.
+_Cell = tuple[str, dict[str, Any]]
 
 
 def colours() -> bool:
@@ -32,7 +33,7 @@ def line(item: dict[str, Any], *, width: int | None, coloured: bool) -> str:
     """Return one log as one line: time, status, duration, user, message, id.
 
     Args:
-        width: what it must not be longer than; None: as long as it is.
+        width: what it must not be longer than, unless the id is; None: as long as it is.
     """
     paint: Callable[..., str] = click.style if coloured else _plain
     metadata, metrics = item.get("metadata") or {}, item.get("metrics") or {}
@@ -41,23 +42,32 @@ def line(item: dict[str, Any], *, width: int | None, coloured: bool) -> str:
     message = printable(str(item.get("message") or metadata.get("tool_slug") or ""))
     user = printable(str(metadata.get("user_id") or "-"))
     log_id = printable(item["id"])
-    at = item["timestamp"].replace("T", " ")
-    if width is not None and width < _COLUMNS_FOR_DAY:
-        at = at[11:19]
-    cells = [
-        (at, {"dim": True}),
+    cells: list[_Cell] = [
+        (item["timestamp"].replace("T", " "), {"dim": True}),
         ("failed " if failed else "success", {"fg": "red", "bold": True} if failed else {"fg": "green"}),
         (f"{duration:>10}", {}),
+        (_padded(user if width is None else _cut(user, _USER_CHARS), _USER_CHARS), {"fg": "cyan"}),
     ]
-    if width is None or width >= _COLUMNS_FOR_USER:
-        cells.append((_padded(user if width is None else _cut(user, _USER_CHARS), _USER_CHARS), {"fg": "cyan"}))
     if width is not None:
-        taken = sum(room(text) + 2 for text, _ in cells) + room(log_id) + 2
-        message = _cut(message, max(_MESSAGE_CHARS_MIN, width - taken))
+        cells, left = _fitting(cells, width - room(log_id) - 2)
         # So that ids stand in one column.
-        message = _padded(message, width - taken)
-    cells += [(message, {"fg": "red"} if failed else {}), (log_id, {"dim": True})]
+        message = _padded(_cut(message, left), left) if left > 0 else ""
+    if message or width is None:
+        cells.append((message, {"fg": "red"} if failed else {}))
+    cells.append((log_id, {"dim": True}))
     return "  ".join(paint(text, **style) for text, style in cells)
+
+
+def _fitting(cells: list[_Cell], width: int) -> tuple[list[_Cell], int]:
+    """Return as many of time, status, duration and user as leave room for a message, and how much they leave."""
+    (at, dim), *rest = cells
+    seconds, clock = (at[:19], dim), (at[11:19], dim)
+    forms = (cells, cells[:3], [seconds, *rest[:2]], [clock, *rest[:2]], [clock, rest[0]])
+    for form in forms:
+        left = width - sum(room(text) + 2 for text, _ in form)
+        if left >= _MESSAGE_CHARS_MIN:
+            break
+    return form, left
 
 
 def ms(value: float | None) -> str:

@@ -1,9 +1,11 @@
 """`toolledger`: the command line. Each command's module is loaded when that command is asked for, so that help is instant."""
 
+import errno
 import importlib
+import io
 import os
 import sys
-from typing import Any, Final
+from typing import Any, Final, TextIO
 
 import click
 
@@ -35,6 +37,8 @@ _VERBS: Final = {
 }
 _USAGE: Final = 2
 _INTERRUPTED: Final = 130
+# What keeps standard output from being written, but for a reader that has gone.
+_UNWRITABLE: Final = frozenset((errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO))
 
 
 class _Verbs(click.Group):
@@ -67,8 +71,14 @@ def main(arguments: list[str] | None = None) -> int:
     Returns:
         0 done, 1 the answer is "no", 2 wrong use or settings, or a server that does not answer; one line on standard error.
     """
+    if sys.stdout is None:
+        # Closed by whoever started this.
+        sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 - for as long as the process is there
+    _show_what_can_be_shown(sys.stdout)
     try:
         code: Any = cli.main(arguments, prog_name="toolledger", standalone_mode=False)
+        # Here, because what fails when Python ends is a traceback.
+        sys.stdout.flush()
     except click.exceptions.NoArgsIsHelpError as error:
         click.echo(error.format_message())
         return _USAGE
@@ -76,11 +86,36 @@ def main(arguments: list[str] | None = None) -> int:
         return _fault(error)
     except (click.Abort, KeyboardInterrupt):
         return _INTERRUPTED
-    except BrokenPipeError:
-        # Whoever read our output has seen enough, as `head` does; Python must not fail on flushing the rest.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except (BrokenPipeError, SystemExit) as error:
+        # Whoever read our output has seen enough, as `head` does. click and rich make an exit with 1 of it.
+        if isinstance(error, SystemExit) and not isinstance(error.__context__, BrokenPipeError):
+            raise
+        _mute(sys.stdout, sys.stderr)
         return 0
+    except OSError as error:
+        # Of a file that a command reads or writes it says itself what is wrong.
+        if error.errno not in _UNWRITABLE or error.filename is not None:
+            raise
+        _mute(sys.stdout)
+        return _fault(LedgerError(f"the output cannot be written: {error.strerror}"))
     return code if isinstance(code, int) else 0
+
+
+def _show_what_can_be_shown(output: TextIO) -> None:
+    """Let no character fail a command that this locale cannot write.
+
+    On a terminal one character stands for one, so that columns stay; elsewhere it is escaped, so that none is lost.
+    """
+    if isinstance(output, io.TextIOWrapper):
+        output.reconfigure(errors="replace" if output.isatty() else "backslashreplace")
+
+
+def _mute(*streams: TextIO) -> None:
+    """Let go of what could not be written: Python must not fail on it once more when it ends."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    for stream in streams:
+        os.dup2(nowhere, stream.fileno())
+    os.close(nowhere)
 
 
 def _fault(error: click.ClickException | LedgerError) -> int:

@@ -10,6 +10,7 @@ import click
 
 from deploy.cli.common import data_option, json_option, say, say_json, service
 from ingest.client.redaction import redaction
+from ingest.contract.addresses import is_http
 from ingest.contract.errors import ConfigurationError
 from ingest.mcp.recorder import options_of
 from ingest.mcp.setup import Setup
@@ -53,9 +54,9 @@ def mcp(
     context = click.get_current_context()
     if bool(command) == bool(url):
         raise click.UsageError("which server? Name its command behind --, or its address with --url", context)
-    address = None if url is None else urlsplit(url)
-    if address is not None and (address.scheme not in ("http", "https") or not address.hostname):
+    if url is not None and not is_http(url):
         raise click.UsageError(f"{url!r} is no address: --url takes http(s)://host[:port]/path", context)
+    address = None if url is None else urlsplit(url)
     ledger_url, key = service(data)
     setup = Setup(
         url=ledger_url,

@@ -1,17 +1,19 @@
 """`toolledger log ID`: one tool call in full."""
 
-import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 import click
 
 from deploy.api import Api
-from deploy.cli.common import data_option, json_option, printable, say_json, service
+from deploy.cli.common import data_option, json_option, json_text, printable, say_json, service
 from deploy.cli.log_lines import ms
 from deploy.cli.logs import LOGS
 from ingest.contract.errors import QueryError
+
+if TYPE_CHECKING:
+    from rich.text import Text
 
 
 @click.command(epilog="Example: toolledger log log_1a2b3c4d5e6f")
@@ -35,7 +37,6 @@ def log(data: Path, log_id: str, as_json: bool) -> int:
 
 
 def _show(item: dict[str, Any]) -> None:
-    from rich.json import JSON
     from rich.table import Table
     from rich.text import Text
 
@@ -67,9 +68,18 @@ def _show(item: dict[str, Any]) -> None:
     for name, value in (("request", payload.get("request")), ("response", payload.get("response")), ("data", rest or None)):
         if value is not None:
             screen.print(f"\n{name}", style="bold")
-            screen.print(JSON(json.dumps(value, ensure_ascii=False)))
+            screen.print(_json(value))
     screen.print("\nmetadata", style="bold")
-    screen.print(JSON(json.dumps(item["metadata"], ensure_ascii=False)))
+    screen.print(_json(item["metadata"]))
+
+
+def _json(value: object) -> "Text":
+    """Return JSON over several lines, in colour."""
+    from rich.highlighter import JSONHighlighter
+
+    text = JSONHighlighter()(json_text(value, indent=2))
+    text.no_wrap = True
+    return text
 
 
 def _facts(item: dict[str, Any]) -> list[tuple[str, Any]]:

@@ -70,6 +70,8 @@ def _sender(data: Path, to_kafka: bool, project: str | None, patience_s: float) 
         kafka = kafka_address(None, data)
         return lambda: KafkaSender(kafka, project, patience_s=patience_s), f"kafka {kafka} {project}"
     url, key = service(data)
+    # Refused before anything is read, if it cannot be used.
+    Api(url, key)
     return lambda: HttpSender(lambda: Api(url, key), patience_s=patience_s), f"{url} {key}"
 
 

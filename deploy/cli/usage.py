@@ -1,6 +1,7 @@
 """`toolledger usage`: calls, failures, error rates and percentiles, and what was added late."""
 
 import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -13,6 +14,9 @@ from deploy.cli.since import since_ms
 
 _GROUPS: Final = {"tool": "tool_slug", "toolkit": "toolkit_slug", "user": "user_id", "session": "session_id"}
 _SHOWN: Final = ("calls", "failed", "error_rate", "p50_ms", "p95_ms", "p99_ms", "active_users", "active_sessions")
+# Their heads in the table, and those that a narrow terminal is shown without, in the order in which they go.
+_NUMBERS: Final = ("calls", "failed", "error rate", "p50 ms", "p95 ms", "p99 ms", "active users", "active sessions")
+_SPARE: Final = ("active sessions", "active users", "p50 ms", "p99 ms", "p95 ms", "error rate")
 
 
 @click.command(epilog="Example: toolledger usage --by toolkit --since 24h")
@@ -29,7 +33,10 @@ _SHOWN: Final = ("calls", "failed", "error_rate", "p50_ms", "p95_ms", "p99_ms", 
 @click.option("--corrections", is_flag=True, help="Show what late events added to hours that had closed, by hour.")
 @json_option
 def usage(data: Path, by: str, since: str, limit: int, corrections: bool, as_json: bool) -> None:
-    """Show calls, failures, error rate and percentiles; with --corrections what was added late, newest hour first."""
+    """Show calls, failures, error rate and percentiles; with --corrections what was added late, newest hour first.
+
+    Days and hours go from the oldest to the present one; where there are more than --limit, the oldest are left out.
+    """
     at_ms = now_ms()
     if corrections:
         _corrections(Api(*service(data)), by, {"from": since_ms(since, now_ms=at_ms), "limit": limit}, as_json=as_json)
@@ -38,27 +45,29 @@ def usage(data: Path, by: str, since: str, limit: int, corrections: bool, as_jso
     if by in _GROUPS:
         asked |= {"group_by": _GROUPS[by], "order_by": "calls"}
     else:
-        asked["interval"] = by
+        # Where there are more than are shown, the newest are looked for.
+        asked |= {"interval": by, "order_direction": "desc"}
     if not as_json:
         # Those of the table: sessions by their first call, which it does not show, cost as much as all others.
         asked["metrics"] = ",".join(_SHOWN)
     answer = Api(*service(data)).get("/v1/usage", asked)
+    if by not in _GROUPS:
+        answer["rows"].reverse()
     if as_json:
         for row in answer["rows"]:
             say_json(**row)
         return
-    from deploy.cli.tables import table
-
-    numbers = ("calls", "failed", "error rate", "p50 ms", "p95 ms", "p99 ms", "users", "sessions")
     rows = [
-        _usage_cells(_iso_minute(row["start"]) if "start" in row else printable(row[_GROUPS[by]]) or "(none)", row)
+        (_iso_minute(row["start"]) if "start" in row else printable(row[_GROUPS[by]]) or "(none)", row)
         for row in answer["rows"]
     ]
     if rows:
-        rows.append(_usage_cells("all", answer["totals"]))
-    table([by, *numbers], rows, empty="no calls in that time", right=numbers)
+        rows.append(("all", answer["totals"]))
+    if no_room := _table(by, rows):
+        click.echo(f"this terminal has no room for {', '.join(no_room)}; --json shows all", err=True)
     if answer.get("truncated"):
-        click.echo(f"the first {limit} rows; --limit shows more", err=True)
+        left_out = f"the first {limit} rows; --limit shows more"
+        click.echo(left_out if by in _GROUPS else f"the newest {limit} {by}s; --limit shows older ones", err=True)
     click.echo(f"complete until {answer['complete_until']}", err=True)
 
 
@@ -93,7 +102,15 @@ def _corrections(api: Api, by: str, asked: dict[str, object], *, as_json: bool) 
     )
 
 
-def _usage_cells(name: str, row: dict[str, Any]) -> list[Any]:
+def _table(by: str, rows: Sequence[tuple[str, Mapping[str, Any]]]) -> list[str]:
+    """Print names and their metrics; return what the terminal had no room for."""
+    from deploy.cli.tables import table
+
+    cells = [_usage_cells(name, row) for name, row in rows]
+    return table([by, *_NUMBERS], cells, empty="no calls in that time", right=_NUMBERS, spare=_SPARE)
+
+
+def _usage_cells(name: str, row: Mapping[str, Any]) -> list[Any]:
     from rich.text import Text
 
     rate = row["error_rate"]

@@ -13,6 +13,7 @@ from deploy import migrate
 from deploy.doctor.finding import Finding, away, failed, ok, warning
 from deploy.doctor.machine import disk
 from ingest.contract import store
+from ingest.contract.addresses import is_http
 from ingest.contract.errors import ConfigurationError, StoreUnavailable
 from ingest.contract.tables import PROGRESS, SCHEMA_MIGRATIONS, SCHEMA_VERSION
 
@@ -65,6 +66,11 @@ def examine(url: str, shown: str, where: str, incarnation: str) -> Iterator[Find
         where: who named it, for the answer.
         incarnation: of Kafka's event topic, empty where that is not known.
     """
+    if not is_http(url):
+        # It is not shown, because it may hold a password.
+        text = f"what stands for its address is none (address {where})"
+        yield failed("clickhouse", text, "put http(s)://[user:password@]host:port[/database] into TOOLLEDGER_CLICKHOUSE")
+        return
     try:
         missing = migrate.apply(url, dry_run=True)
     except StoreUnavailable as error:
@@ -78,15 +84,15 @@ def examine(url: str, shown: str, where: str, incarnation: str) -> Iterator[Find
         yield failed("schema", f"{shown} has none of the tables (address {where})", "run toolledger migrate")
         return
     try:
-        client = store.client(url, read_timeout_s=_READ_TIMEOUT_S)
-    except ClickHouseError as error:
-        yield failed("clickhouse", f"{shown} does not answer: {_one_line(error)}", "look at its log")
+        with store.told(url):
+            client = store.client(url, read_timeout_s=_READ_TIMEOUT_S)
+    except StoreUnavailable as error:
+        yield away("clickhouse", error, where)
         return
     try:
         yield server(shown, str(client.server_version), where)
-        yield schema([each.label for each in missing], _applied(client))
-        yield _clock(client)
-        for name, look in (("disk", _disks), ("parts", _parts), ("mutations", _mutations)):
+        yield from _each("schema", lambda of: [schema([each.label for each in missing], _applied(of))], client)
+        for name, look in (("clock", _clock), ("disk", _disks), ("parts", _parts), ("mutations", _mutations)):
             yield from _each(name, look, client)
         yield from _each("progress", lambda of: _progress(of, incarnation), client)
     finally:
@@ -190,11 +196,11 @@ def _applied(client: Client) -> int:
     return int(client.query(f"SELECT max(version) FROM {SCHEMA_MIGRATIONS}").result_rows[0][0])
 
 
-def _clock(client: Client) -> Finding:
+def _clock(client: Client) -> list[Finding]:
     asked_ns = time.time_ns()
     answered_ms = int(client.query("SELECT toUnixTimestamp64Milli(now64(3))").result_rows[0][0])
     took_ms = (time.time_ns() - asked_ns) / 1e6
-    return clock(answered_ms - (asked_ns / 1e6 + took_ms / 2), took_ms / 2)
+    return [clock(answered_ms - (asked_ns / 1e6 + took_ms / 2), took_ms / 2)]
 
 
 def _disks(client: Client) -> list[Finding]:

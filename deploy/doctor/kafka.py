@@ -14,6 +14,7 @@ from aiokafka.errors import IncompatibleBrokerVersion, KafkaError, UnknownTopicO
 
 from deploy import topics as topic_admin
 from deploy.doctor.finding import Finding, away, failed, ok, warning
+from ingest.contract.addresses import is_kafka
 from ingest.contract.errors import BrokerUnavailable
 from ingest.contract.incarnation import topic_incarnation
 from ingest.contract.topics import CONSUMER_GROUP, TOOL_EXECUTIONS, topics
@@ -54,6 +55,9 @@ def examine(kafka: str, where: str) -> Examined:
         kafka: bootstrap addresses.
         where: who named them, for the answer.
     """
+    if not is_kafka(kafka):
+        text = f"{kafka!r} is no address (address {where})"
+        return Examined(findings=(failed("kafka", text, "put host:port[,host:port] into TOOLLEDGER_KAFKA"),))
     try:
         changes = topic_admin.apply(kafka, topics(), dry_run=True)
         return asyncio.run(_examine(kafka, where, changes))

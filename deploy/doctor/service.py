@@ -5,6 +5,7 @@ from typing import Final
 from deploy.api import Api
 from deploy.doctor.finding import Finding, away, failed, ok
 from ingest.contract.access import KEY_PREFIX_ORG
+from ingest.contract.addresses import is_key
 from ingest.contract.errors import ConfigurationError, LedgerError, QueryError
 
 _TIMEOUT_S: Final = 10.0
@@ -19,14 +20,17 @@ def examine(url: str, where: str, key: str | None) -> list[Finding]:
         where: who named it, for the answer.
         key: an API key to try, None where there is none.
     """
+    fits = key is None or is_key(key)
     try:
-        api = Api(url, key or "", timeout_s=_TIMEOUT_S)
+        api = Api(url, key if key and fits else "", timeout_s=_TIMEOUT_S)
         ready = api.send("GET", "/readyz")
     except ConfigurationError as error:
         return [away("service", error, where)]
     if ready.status != 200:
         return [failed("service", f"{url} is not ready: {_reasons(ready.body)} (address {where})", "mend what it names")]
     found = ok("service", f"{url} is ready (address {where})")
+    if not fits:
+        return [found, failed("key", "it holds a character that no key has, as a line end", "copy it once more")]
     return [found] if key is None else [found, _key(api, key)]
 
 

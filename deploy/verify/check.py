@@ -47,6 +47,7 @@ def verify(kafka: str, clickhouse: str, *, progress: Tell | None = None) -> Repo
 
     Raises:
         BrokerUnavailable: Kafka does not answer.
+        StoreUnavailable: ClickHouse does not, or refuses a question.
     """
     tell = progress or (lambda *_: None)
     tell("log", 0, 1)
@@ -127,6 +128,7 @@ def lag_records(kafka: str, clickhouse: str) -> int:
 
     Raises:
         BrokerUnavailable: Kafka does not answer.
+        StoreUnavailable: ClickHouse does not.
     """
     log = asyncio.run(read_log(kafka))
     with Store(clickhouse) as store:

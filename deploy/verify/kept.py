@@ -1,15 +1,13 @@
 """The outcome of a check, left in ClickHouse, where each project finds its own part of it."""
 
+import contextlib
 import json
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from typing import Any, Final
 
-from clickhouse_connect.driver.exceptions import ClickHouseError
-
 from deploy.verify.report import Finding, Report, Totals
-from ingest.contract.errors import StoreUnavailable
-from ingest.contract.store import client as open_client
+from ingest.contract import store
 from ingest.contract.tables import VERIFICATIONS
 from query_api import verification
 
@@ -27,14 +25,8 @@ def keep(clickhouse: str, report: Report, *, now_ms: int) -> None:
     Raises:
         StoreUnavailable: ClickHouse is away, or refuses to write.
     """
-    try:
-        client = open_client(clickhouse, read_timeout_s=_TIMEOUT_S)
-        try:
-            client.insert(VERIFICATIONS, list(rows_of(report, now_ms=now_ms)), column_names=list(COLUMNS))
-        finally:
-            client.close()
-    except (ClickHouseError, OSError) as error:
-        raise StoreUnavailable(str(error).splitlines()[0]) from error
+    with store.told(clickhouse), contextlib.closing(store.client(clickhouse, read_timeout_s=_TIMEOUT_S)) as client:
+        client.insert(VERIFICATIONS, list(rows_of(report, now_ms=now_ms)), column_names=list(COLUMNS))
 
 
 def rows_of(report: Report, *, now_ms: int) -> Iterator[Row]:

@@ -15,14 +15,18 @@ from ingest.contract.errors import StoreUnavailable
 
 
 def main(kafka: str, clickhouse: str, *, as_json: bool = False) -> int:
-    """Check, leave the outcome in ClickHouse, and say it on standard output; return 0 if all is proved, else 1."""
+    """Check, leave the outcome in ClickHouse, and say it on standard output; return 0 if all is proved, else 1.
+
+    Raises:
+        TransportError: Kafka or ClickHouse does not answer, so nothing is known.
+    """
     with _bar(shown=sys.stderr.isatty() and not as_json) as tell:
         report = verify(kafka, clickhouse, progress=tell)
     try:
         keep(clickhouse, report, now_ms=time.time_ns() // 1_000_000)
     except StoreUnavailable as error:
         # What was found is found, whoever may not write it down.
-        print(f"toolledger: the page will not show this outcome, ClickHouse did not take it: {error}", file=sys.stderr)
+        print(f"toolledger: the page will not show this outcome: {error}", file=sys.stderr)
     if as_json:
         print(json.dumps({"proved": report.proved, **asdict(report)}))
     else:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Final, Literal
 from urllib.parse import urlsplit
 
+from ingest.contract.addresses import is_http, is_key
 from ingest.contract.errors import ConfigurationError
 
 MIB: Final = 1024 * 1024
@@ -53,10 +54,10 @@ class Options:
     close_timeout_s: float = CLOSE_TIMEOUT_S
 
     def __post_init__(self) -> None:
-        parts = urlsplit(self.base_url)
-        if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment:
+        parts = urlsplit(self.base_url) if is_http(self.base_url) else None
+        if parts is None or parts.query or parts.fragment:
             raise ConfigurationError(f"base_url (TOOLLEDGER_URL) is http(s)://host[:port][/path], not {self.base_url!r}")
-        if self.api_key is not None and not (self.api_key.isascii() and self.api_key.isprintable()):
+        if self.api_key is not None and not is_key(self.api_key):
             raise ConfigurationError("api_key (TOOLLEDGER_API_KEY) holds characters that no key has; copy it once more")
         for name in ("spool_bytes_max", "memory_bytes_max", "batch_events_max", "batch_bytes_max"):
             if getattr(self, name) < 1:

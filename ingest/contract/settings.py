@@ -5,11 +5,11 @@ Read once at the composition root from the environment (prefix `TOOLLEDGER_`) an
 
 from pathlib import Path
 from typing import Literal, TypeVar
-from urllib.parse import urlsplit
 
 from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from ingest.contract.addresses import is_http, is_kafka
 from ingest.contract.errors import ConfigurationError
 from ingest.contract.redact import Redactor
 from ingest.contract.redact_patterns import redactor
@@ -36,17 +36,14 @@ class CommonSettings(BaseSettings):
     @field_validator("kafka")
     @classmethod
     def _addresses(cls, value: str) -> str:
-        for address in value.split(","):
-            host, _, port = address.strip().rpartition(":")
-            if not host or not port.isdigit():
-                raise ValueError("each Kafka address is host:port, as in 127.0.0.1:9092")
+        if not is_kafka(value):
+            raise ValueError("each Kafka address is host:port, as in 127.0.0.1:9092")
         return value
 
     @field_validator("clickhouse")
     @classmethod
     def _url(cls, value: SecretStr) -> SecretStr:
-        parts = urlsplit(value.get_secret_value())
-        if parts.scheme not in ("http", "https") or not parts.hostname:
+        if not is_http(value.get_secret_value()):
             raise ValueError("the ClickHouse address is http(s)://[user:password@]host:port[/database]")
         return value
 

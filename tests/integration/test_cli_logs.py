@@ -6,6 +6,7 @@ import csv
 import json
 import os
 import signal
+import stat
 import sys
 from pathlib import Path
 
@@ -16,6 +17,7 @@ import pytest_asyncio
 from ingest.contract.store import client as open_client
 from tests.support import rows
 from tests.support.arrivals import Arrivals
+from tests.support.process import eventually
 from tests.support.query_service import KEY_A, query_service
 
 pytestmark = [pytest.mark.real, pytest.mark.asyncio(loop_scope="module")]
@@ -139,6 +141,56 @@ async def test_a_file_that_breaks_off_is_not_there(tmp_path):
     assert err.count("\n") == 1
     assert file.read_text() == "former\n"
     assert [path.name for path in tmp_path.iterdir()] == ["logs.ndjson"]
+
+
+async def test_what_is_no_file_stays_what_it_is(database, tmp_path):
+    """Pipes and devices are written into, a link goes on pointing to its file, and a file keeps its permissions."""
+    url, arrivals = database
+    arrivals.batch(0, events("a", "b"), record_ms=NOW).write()
+    pipe, file, link = (tmp_path / name for name in ("pipe", "file", "link"))
+    os.mkfifo(pipe)
+    file.write_text("former\n")
+    file.chmod(0o600)
+    link.symlink_to("file")
+    async with query_service(url) as service:
+        reading = asyncio.create_task(asyncio.to_thread(pipe.read_text))
+        assert (await run(service.url, "logs", "-o", str(pipe)))[0] == 0
+        assert {json.loads(line)["id"] for line in (await reading).splitlines()} == {"a", "b"}
+        assert stat.S_ISFIFO(pipe.stat().st_mode)
+        status, out, _ = await run(service.url, "logs", "-o", "/dev/stdout")
+        assert status == 0
+        assert {json.loads(line)["id"] for line in out.splitlines()} == {"a", "b"}
+        assert (await run(service.url, "logs", "-o", str(link)))[0] == 0
+    assert link.is_symlink()
+    assert {json.loads(line)["id"] for line in file.read_text().splitlines()} == {"a", "b"}
+    assert file.stat().st_mode & 0o777 == 0o600
+    assert {path.name for path in tmp_path.iterdir()} == {"pipe", "file", "link"}
+
+
+async def test_an_export_that_is_ended_leaves_no_part(tmp_path):
+    """SIGTERM in the middle of an answer: the file stays as it was, and nothing lies beside it."""
+    file = tmp_path / "logs.ndjson"
+    file.write_text("former\n")
+    began = asyncio.Event()
+
+    async def half(reader, writer):
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n5\r\nhalf\n\r\n")
+        await writer.drain()
+        began.set()
+        await reader.read()
+        writer.close()
+
+    server = await asyncio.start_server(half, "127.0.0.1", 0)
+    async with server:
+        process = await start(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}", "logs", "--output", str(file))
+        await began.wait()
+        await asyncio.to_thread(eventually, "it is written", lambda: Path(f"{file}.part").exists())
+        process.send_signal(signal.SIGTERM)
+        out, err = await asyncio.wait_for(process.communicate(), 60)
+    assert (process.returncode, out, err) == (143, b"", b"")
+    assert [path.name for path in tmp_path.iterdir()] == ["logs.ndjson"]
+    assert file.read_text() == "former\n"
 
 
 @pytest.mark.parametrize("arguments", [["--output", "f", "--follow"], ["--output", "f", "--limit", "3"], ["--with-data"]])

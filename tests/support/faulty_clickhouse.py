@@ -11,7 +11,7 @@ import socket
 import threading
 from collections.abc import Coroutine, Iterator
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final, Literal
 from urllib.parse import parse_qs, urlsplit
 
@@ -24,6 +24,7 @@ How = Literal[
     "hang",  # connections are taken, nothing is ever answered
     "trickle",  # the answer comes in drops: the head of an insert's, the body of a question's
     "delay",  # everything takes `seconds` longer
+    "read_only",  # as to a user of profile readonly = 1
     "error",  # ClickHouse itself says no, with `code`
     "lose_answer",  # the statement is carried out, and the connection cut instead of an answer
     "apply_late",  # the connection is cut at once, and the statement carried out `seconds` later
@@ -183,9 +184,10 @@ class FaultyClickHouse:
         if fault.how != "pass":
             self.met += 1
         match fault.how:
-            case "pass" | "delay":
+            case "pass" | "delay" | "read_only":
                 await asyncio.sleep(fault.seconds)
-                await self._forward(request, writer)
+                head = request.head.replace(b"?", b"?readonly=1&", 1) if fault.how == "read_only" else request.head
+                await self._forward(replace(request, head=head), writer)
             case "hang":
                 await asyncio.Event().wait()
             case "error":

@@ -9,6 +9,7 @@ from pathlib import Path
 import click
 import pytest
 
+from deploy.cli.common import known_key
 from deploy.cli.configuration import settings_in_force
 from deploy.cli.failures import ago
 from deploy.cli.main import cli, main
@@ -96,6 +97,65 @@ def test_a_fault_is_one_line_on_standard_error_and_exit_2(
     assert says in said.err
 
 
+_BAD_URL = {"TOOLLEDGER_URL": "http://127.0.0.1:99999"}
+_BAD_KEY = {"TOOLLEDGER_API_KEY": "ak_hush\nx"}
+_BAD_KAFKA = {"TOOLLEDGER_KAFKA": "foo:bar"}
+_BAD_CLICKHOUSE = {"TOOLLEDGER_CLICKHOUSE": "http://writer:hush@127.0.0.1:99999/t"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "settings"),
+    [
+        *((verb, bad) for verb in (["logs"], ["log", "x"], ["usage"], ["failures"]) for bad in (_BAD_URL, _BAD_KEY)),
+        *((["send", __file__], bad) for bad in (_BAD_URL, _BAD_KEY)),
+        *((["mcp", "--", "true"], bad) for bad in (_BAD_URL, _BAD_KEY)),
+        *((["keys", verb], _BAD_KAFKA) for verb in ("create", "list")),
+        (["keys", "revoke", "key_1"], _BAD_KAFKA),
+        (["projects", "set", "p", "--org", "o"], _BAD_KAFKA),
+        *(([verb], _BAD_KAFKA) for verb in ("topics", "verify", "ingest", "worker", "query", "config")),
+        (["send", __file__, "--kafka", "--project", "p"], _BAD_KAFKA),
+        *((["migrate", "--dry-run"], {"TOOLLEDGER_CLICKHOUSE": bad}) for bad in ("foo", "http://[::1", "127.0.0.1:8123")),
+        (["migrate"], _BAD_CLICKHOUSE),
+        *((["dead-letters", *verb], _BAD_CLICKHOUSE) for verb in (["list"], ["show", "x"], ["replay", "--all"])),
+        *(([verb], _BAD_CLICKHOUSE) for verb in ("worker", "query", "config")),
+    ],
+    ids=str,
+)
+def test_a_bad_setting_is_one_line_that_names_it_and_shows_no_secret(
+    arguments: list[str], settings: dict[str, str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("TOOLLEDGER_API_KEY", "ak_hush")
+    for name, value in settings.items():
+        monkeypatch.setenv(name, value)
+    assert main(arguments) == 2
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert said.err.startswith("toolledger: ")
+    assert said.err.count("\n") == 1
+    assert all(name in said.err for name in settings)
+    assert "hush" not in said.err
+
+
+@pytest.mark.parametrize("end", ["\r", "\n", "\r\n", " "])
+def test_a_line_end_that_came_along_with_a_key_is_not_of_it(end: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("TOOLLEDGER_API_KEY", f"ak_x{end}")
+    assert known_key("http://127.0.0.1:8600", tmp_path) == "ak_x"
+
+
+def test_doctor_tells_every_bad_setting_and_shows_no_secret(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Each is a finding beside the others."""
+    for name, value in (_BAD_URL | _BAD_KEY | _BAD_KAFKA | _BAD_CLICKHOUSE).items():
+        monkeypatch.setenv(name, value)
+    assert main(["doctor", "--json"]) == 1
+    said = capsys.readouterr()
+    found = [json.loads(line) for line in said.out.splitlines()]
+    failed = {line["check"] for line in found if line["state"] == "failed"}
+    assert failed == {"settings", "kafka", "clickhouse", "service"}
+    assert "hush" not in said.out + said.err
+
+
 def test_no_verb_at_all_shows_the_help(capsys: pytest.CaptureFixture[str]) -> None:
     assert main([]) == 2
     assert "Commands:" in capsys.readouterr().out
@@ -155,6 +215,13 @@ def test_json_output_is_json_lines_only(capsys: pytest.CaptureFixture[str]) -> N
     said = capsys.readouterr()
     assert said.err == ""
     assert all({"name", "value", "origin"} <= json.loads(line).keys() for line in said.out.splitlines())
+
+
+@pytest.mark.parametrize("arguments", [["config"], ["config", "--json"], ["--help"]], ids=" ".join)
+def test_a_closed_standard_output_is_no_fault(arguments: list[str]) -> None:
+    command = ["sh", "-c", 'exec "$@" >&-', "sh", sys.executable, "-m", "deploy.cli.main", *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_a_stack_that_was_killed_is_not_found(tmp_path: Path) -> None:

@@ -30,13 +30,30 @@ def test_a_pipe_gets_the_whole_line() -> None:
 
 @given(width=st.integers(40, 250), coloured=st.booleans(), text=st.text(max_size=300), user=st.text(max_size=40))
 def test_a_terminal_gets_one_line_that_fits(width: int, coloured: bool, text: str, user: str) -> None:
-    """Whatever a log says, it is one line without control characters, no longer than the terminal from 84 columns on."""
+    """Whatever a log says, it is one line without control characters, no longer than the terminal."""
     log = {**LOG, "message": text, "metadata": {"user_id": user, "tool_slug": "T"}}
     plain = COLOUR.sub("", log_lines.line(log, width=width, coloured=coloured))
     assert plain.isprintable()
     assert "log_-jRTWClpBoVo" in plain
-    if width >= 84:
-        assert log_lines.room(plain) <= width
+    assert log_lines.room(plain) <= width
+
+
+@pytest.mark.parametrize(
+    ("width", "shown"),
+    [
+        (99, "2026-04-17 10:25:00.000Z  failed       202 ms  user_123          GMAIL_SEND_EMAI…  log_-jRTWClpBoVo"),
+        (98, "2026-04-17 10:25:00.000Z  failed       202 ms  GMAIL_SEND_EMAIL failed: invalid…  log_-jRTWClpBoVo"),
+        (80, "2026-04-17 10:25:00  failed       202 ms  GMAIL_SEND_EMAIL fa…  log_-jRTWClpBoVo"),
+        (72, "10:25:00  failed       202 ms  GMAIL_SEND_EMAIL faile…  log_-jRTWClpBoVo"),
+        (60, "10:25:00  failed   GMAIL_SEND_EMAIL faile…  log_-jRTWClpBoVo"),
+        (40, "10:25:00  failed   GM…  log_-jRTWClpBoVo"),
+        # An id is whole, because it is what to ask with.
+        (20, "10:25:00  failed   log_-jRTWClpBoVo"),
+    ],
+)
+def test_the_message_has_room_before_the_rest_has(width: int, shown: str) -> None:
+    """The narrower the terminal, the less stands before it: no user, then no part of a second, no day, no duration."""
+    assert log_lines.line(LOG, width=width, coloured=False) == shown
 
 
 @pytest.mark.parametrize(("variable", "value"), [("NO_COLOR", "1"), ("TERM", "dumb")])
