@@ -149,6 +149,11 @@ def printable(text: str) -> str:
     return " ".join("".join(character if character.isprintable() else " " for character in text).split())
 
 
+def counted(number: int, thing: str) -> str:
+    """Return `1 call`, `2,000 calls`."""
+    return f"{number:,} {thing}" if number == 1 else f"{number:,} {thing}s"
+
+
 def json_text(value: object, *, indent: int | None = None) -> str:
     """Write JSON for standard output that says all of a value: what might steer a terminal or cannot be shown is escaped."""
     text = json.dumps(value, ensure_ascii=False, indent=indent, separators=None if indent else (",", ":"), default=str)

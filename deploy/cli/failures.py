@@ -9,7 +9,7 @@ from typing import Any, Final
 import click
 
 from deploy.api import Api
-from deploy.cli.common import data_option, json_option, now_ms, printable, say_json, service
+from deploy.cli.common import counted, data_option, json_option, now_ms, printable, say_json, service
 from deploy.cli.since import since_ms
 from query_api.failures.causes import CAUSES
 
@@ -100,7 +100,8 @@ def _list(groups: Sequence[dict[str, Any]], *, at_ms: int) -> None:
     for group in groups:
         seen = ago(at_ms - _moment_ms(group["last_seen"]))
         name = f"{click.style(group['failure_class'], fg='red', bold=True)} {printable(group['tool_slug'])}"
-        click.echo(f"{name}: {group['calls']:,} calls, {group['share']:.1%}, {group['users']:,} users, {seen}")
+        calls, users = counted(group["calls"], "call"), counted(group["users"], "user")
+        click.echo(f"{name}: {calls}, {group['share']:.1%}, {users}, {seen}")
         click.echo(f"  {_message(group)}")
         click.echo(click.style(f"  {group['likely_cause']}", dim=True))
     click.echo()

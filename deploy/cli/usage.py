@@ -8,7 +8,7 @@ from typing import Any, Final
 import click
 
 from deploy.api import Api
-from deploy.cli.common import data_option, json_option, now_ms, printable, say_json, service
+from deploy.cli.common import counted, data_option, json_option, now_ms, printable, say_json, service
 from deploy.cli.log_lines import ms
 from deploy.cli.since import since_ms
 
@@ -97,9 +97,8 @@ def _corrections(api: Api, by: str, asked: dict[str, object], *, as_json: bool) 
     if answer["next_cursor"]:
         click.echo(f"the first {asked['limit']} rows; --limit shows more", err=True)
     totals = answer["totals"]
-    click.echo(
-        f"{totals['calls']:,} calls, {totals['failed']:,} of them failed; complete until {answer['complete_until']}", err=True
-    )
+    calls = counted(totals["calls"], "call")
+    click.echo(f"{calls}, {totals['failed']:,} of them failed; complete until {answer['complete_until']}", err=True)
 
 
 def _table(by: str, rows: Sequence[tuple[str, Mapping[str, Any]]]) -> list[str]:

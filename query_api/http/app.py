@@ -85,13 +85,13 @@ def application(services: Services) -> Starlette:
     ]
     health = Health(services)
     table += [
-        Route(page_routes.DOCUMENT, docs.document),
-        Route(page_routes.PAGE, docs.page),
-        Route(dashboard.PAGE, dashboard.page),
-        Route(dashboard.FILES, dashboard.file),
-        Route("/healthz", health.healthz),
-        Route("/readyz", health.readyz),
-        Route("/metrics", health.metrics),
+        _route(page_routes.DOCUMENT, docs.document),
+        _route(page_routes.PAGE, docs.page),
+        _route(dashboard.PAGE, dashboard.page),
+        _route(dashboard.FILES, dashboard.file),
+        _route("/healthz", health.healthz),
+        _route("/readyz", health.readyz),
+        _route("/metrics", health.metrics),
     ]
     made = Starlette(routes=table, exception_handlers={HTTPException: _unrouted})
     # A slash too many is another path. A redirect would name the address the client gave, and is no Error body.
@@ -99,7 +99,7 @@ def application(services: Services) -> Starlette:
     return made
 
 
-def _route(path: str, handler: Callable[[Request], Awaitable[Response]], *, methods: Sequence[str]) -> Route:
+def _route(path: str, handler: Callable[[Request], Awaitable[Response]], *, methods: Sequence[str] = ("GET",)) -> Route:
     """Return a route whose path is matched to its very end, line feeds in an id included, and one behind the path not."""
     made = Route(path, handler, methods=methods)
     made.path_regex = re.compile(made.path_regex.pattern.removesuffix("$") + r"\Z", re.DOTALL)

@@ -78,7 +78,7 @@ async def test_an_id_with_line_feeds_leads_to_its_own_log(service, name):
     assert (older.status, older.body["actionLogId"]) == (200, name)
 
 
-@pytest.mark.parametrize("path", ["/v1/usage%0A", "/v1/key%0A", "/healthz/%0A"])
+@pytest.mark.parametrize("path", ["/v1/usage%0A", "/v1/key%0A", "/healthz%0A", "/healthz/%0A", "/docs%0A", "/openapi.json%0A"])
 async def test_a_path_with_a_line_feed_behind_it_is_another(service, path):
     assert (await service.get(path)).status == 404
 
