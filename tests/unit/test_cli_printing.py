@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from deploy.cli import one_log
-from deploy.cli.common import json_text
+from deploy.cli.common import counted, json_text
 
 # A control sequence of one character, one that turns the direction of text, and one that ends a line.
 STEERING = "a\u009b31mb\u202ec\u2028d\x7f"
@@ -50,3 +50,7 @@ def test_json_on_one_line_never_steers(text: str) -> None:
     written = json_text([text, "\ud800"])
     assert all(each.isprintable() or each in "\u200c\u200d" or each.isspace() for each in written)
     assert not {"\u009b", "\u202e", "\u2028", "\u0085", "\ud800"} & set(written)
+
+
+def test_one_of_a_thing_is_not_several():
+    assert [counted(number, "call") for number in (0, 1, 2_000)] == ["0 calls", "1 call", "2,000 calls"]
