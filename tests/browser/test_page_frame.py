@@ -302,6 +302,36 @@ def test_how_complete_it_is_always_stands_in_view(opened: Page, site: Site) -> N
     expect(line).to_have_text(re.compile(r"^Complete until \d\d:\d\d:\d\d$"))
 
 
+@pytest.mark.parametrize(
+    ("ahead_ms", "told"), [(20 * 60_000, r"20 min \d s ahead of"), (-26 * 3_600_000 - 1_800_000, "1 d 2 h behind")]
+)
+def test_a_reader_whose_clock_is_wrong_sees_what_the_others_see(page: Page, site: Site, ahead_ms: int, told: str) -> None:
+    """Ranges, delays and ages are by the server's clock: at the first look, followed, and after the page is loaded again."""
+    key = site.stack.create_key(f"clock-{abs(ahead_ms)}")
+    event = {"tool_slug": "GMAIL_SEND_EMAIL", "status": "failed", "duration_ms": 12, "error": {"message": "No room"}}
+    assert site.stack.post("/v1/events", event, key=key).status_code == 202
+    assert site.stack.proved().findings == ()
+    page.clock.install(time=time.time() + ahead_ms / 1000)
+    enter(page, site, key)
+    line = page.locator(".freshness")
+    for _ in range(2):
+        for query in ("since=15m", "since=15m&live=1"):
+            page.goto(f"{site.url}/#/logs?{query}")
+            expect(page.locator("[data-log]")).to_have_count(1)
+        page.goto(f"{site.url}/#/usage?since=15m")
+        expect(page.locator("[data-metric=calls] dd").first).to_have_text("1")
+        page.goto(f"{site.url}/#/failures?since=15m")
+        expect(page.locator(".summary")).to_contain_text("1 failure in 1 group")
+        page.goto(f"{site.url}/#/health?since=15m")
+        expect(page.get_by_role("region", name="Calls per second")).to_contain_text("1 calls since")
+        expect(line).to_contain_text(re.compile(rf"^Complete until .*This computer's clock is {told} the server's"))
+        page.reload()
+    page.goto(f"{site.url}/#/logs?since=15m&live=1")
+    expect(page.locator(".following")).to_be_visible()
+    assert site.stack.post("/v1/events", event, key=key).status_code == 202
+    expect(page.locator("[data-log]")).to_have_count(2)
+
+
 def test_nobody_else_is_asked_and_nothing_inline_runs(page: Page, site: Site) -> None:
     """Everything comes from the page's own address, under a policy that allows nothing else; below a path too."""
     origins = set()
