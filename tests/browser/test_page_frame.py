@@ -213,6 +213,16 @@ def test_where_one_is_stands_in_the_address(opened: Page, site: Site) -> None:
     expect(ranges).to_have_value("1h")
 
 
+def test_what_every_object_has_is_no_view_no_filter_and_no_grouping(opened: Page, site: Site) -> None:
+    """`constructor` in an address is as any other word that means nothing there: left aside."""
+    page = opened
+    page.goto(site.address("usage", by="constructor"))
+    expect(page.get_by_role("link", name="By tool", exact=True)).to_have_attribute("aria-current", "true")
+    page.goto(site.address("constructor", constructor="x", __proto__="x"))
+    expect(page).to_have_title(re.compile("^Logs "))
+    expect(page.locator("[data-log]").first).to_be_visible()
+
+
 def test_filters_are_chips(opened: Page, site: Site) -> None:
     """Added by hand, by search and by link; taken away one by one or all; the text of a value is never more than text."""
     page = opened
