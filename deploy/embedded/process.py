@@ -71,7 +71,18 @@ def folder_fault(path: Path, error: OSError) -> str:
         return f"the disk of {path} is full: free some space, or choose another folder with --data"
     if error.errno in (errno.EEXIST, errno.ENOTDIR):
         return f"{path} is not a folder: choose another one with --data"
+    if error.errno in (errno.EACCES, errno.EPERM) and (owner := _other_owner(path)):
+        return f"{path} belongs to user {owner} and cannot be written: start as that user, or choose another folder with --data"
     return f"{path} cannot be written ({error.strerror}): choose another folder with --data"
+
+
+def _other_owner(path: Path) -> str | None:
+    """Return who owns a file or folder; None where that is us, or nobody knows."""
+    try:
+        owner = path.stat().st_uid
+        return None if owner == os.getuid() else pwd.getpwuid(owner).pw_name
+    except (OSError, KeyError):
+        return None
 
 
 class FolderLock:
@@ -85,9 +96,12 @@ class FolderLock:
             owner: names what holds it, for the message of the next who comes.
 
         Raises:
-            ConfigurationError: names the process that holds it.
+            ConfigurationError: names the process that holds it, or the user it belongs to.
         """
-        self._file = path.open("a+", encoding="utf-8")
+        try:
+            self._file = path.open("a+", encoding="utf-8")
+        except OSError as error:
+            raise ConfigurationError(folder_fault(path, error)) from None
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:

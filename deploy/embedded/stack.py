@@ -33,7 +33,7 @@ from deploy.embedded.stack_parts import (
     toolledger,
     worker_part,
 )
-from deploy.embedded.stack_process import PartProcess
+from deploy.embedded.stack_process import BoundedLog, PartProcess
 from ingest.contract.errors import LedgerError
 
 _USAGE: Final = 2
@@ -211,7 +211,7 @@ class _Stack:
         try:
             assert process.stdout is not None
             lines: list[str] = []
-            with (self._logs / f"{name}.log").open("ab") as log:
+            with contextlib.closing(BoundedLog(self._logs / f"{name}.log")) as log:
                 async for line in process.stdout:
                     log.write(line)
                     lines.append(line.decode(errors="replace").strip())

@@ -6,7 +6,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Final
 
-from deploy.embedded.process import free_port, require_free_port
+from deploy.embedded.process import folder_fault, free_port, require_free_port
 from deploy.embedded.stack_parts import Ports
 from ingest.contract.errors import ConfigurationError
 
@@ -16,7 +16,11 @@ _QUERY, _CLICKHOUSE, _KAFKA, _WORKER = 1, 2, 4, 10
 
 
 def choose(data: Path, public: int, workers: int) -> Ports:
-    """Return free ports, those of the last start where possible, and remember them."""
+    """Return free ports, those of the last start where possible, and remember them.
+
+    Raises:
+        ConfigurationError: they cannot be written down.
+    """
     remembered = _read(data)
     taken = {public}
 
@@ -37,7 +41,10 @@ def choose(data: Path, public: int, workers: int) -> Ports:
     )
     flat = {name: port for name, port in asdict(ports).items() if name != "workers"}
     flat |= {f"worker-{number}": port for number, port in enumerate(ports.workers, 1)}
-    (data / _FILE).write_text(json.dumps({**remembered, **flat}) + "\n", encoding="utf-8")
+    try:
+        (data / _FILE).write_text(json.dumps({**remembered, **flat}) + "\n", encoding="utf-8")
+    except OSError as error:
+        raise ConfigurationError(folder_fault(data / _FILE, error)) from None
     return ports
 
 

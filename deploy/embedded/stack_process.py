@@ -12,10 +12,11 @@ import signal
 import time
 from asyncio.subprocess import Process
 from collections.abc import Callable
+from io import FileIO
 from pathlib import Path
 from typing import Final
 
-from deploy.embedded.process import die_with_parent
+from deploy.embedded.process import die_with_parent, folder_fault
 from deploy.embedded.stack_parts import SERVERS, Part
 from ingest.contract.errors import ConfigurationError, LedgerError
 
@@ -41,18 +42,32 @@ class BoundedLog:
     """A log file of at most twice LOG_BYTES_MAX, the older half in `NAME.1`."""
 
     def __init__(self, path: Path) -> None:
-        """Open the file to append to it."""
+        """Open the file to append to it.
+
+        Raises:
+            ConfigurationError: it cannot be written.
+        """
         self._path = path
-        self._file = path.open("ab")
+        try:
+            self._file = self._open()
+        except OSError as error:
+            raise ConfigurationError(folder_fault(path, error)) from None
 
     def write(self, chunk: bytes) -> None:
-        """Append, and start a new file when this one is full."""
-        self._file.write(chunk)
-        self._file.flush()
-        if self._file.tell() > LOG_BYTES_MAX:
-            self._file.close()
-            self._path.replace(self._path.with_name(self._path.name + ".1"))
-            self._file = self._path.open("ab")
+        """Append, and start a new file when this one is full. What the disk has no room for is left out.
+
+        An error here would end the watch over the part, which then waits for ever for somebody to read what it says.
+        """
+        with contextlib.suppress(OSError):
+            self._file.write(chunk)
+            if self._file.tell() > LOG_BYTES_MAX:
+                self._path.replace(self._path.with_name(self._path.name + ".1"))
+                full, self._file = self._file, self._open()
+                full.close()
+
+    def _open(self) -> FileIO:
+        # Without a buffer: what could not be written would stay in it.
+        return self._path.open("ab", buffering=0)
 
     def close(self) -> None:
         """Close the file."""

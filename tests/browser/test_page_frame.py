@@ -213,6 +213,16 @@ def test_where_one_is_stands_in_the_address(opened: Page, site: Site) -> None:
     expect(ranges).to_have_value("1h")
 
 
+def test_what_every_object_has_is_no_view_no_filter_and_no_grouping(opened: Page, site: Site) -> None:
+    """`constructor` in an address is as any other word that means nothing there: left aside."""
+    page = opened
+    page.goto(site.address("usage", by="constructor"))
+    expect(page.get_by_role("link", name="By tool", exact=True)).to_have_attribute("aria-current", "true")
+    page.goto(site.address("constructor", constructor="x", __proto__="x"))
+    expect(page).to_have_title(re.compile("^Logs "))
+    expect(page.locator("[data-log]").first).to_be_visible()
+
+
 def test_filters_are_chips(opened: Page, site: Site) -> None:
     """Added by hand, by search and by link; taken away one by one or all; the text of a value is never more than text."""
     page = opened
@@ -300,6 +310,36 @@ def test_how_complete_it_is_always_stands_in_view(opened: Page, site: Site) -> N
     expect(line).to_be_in_viewport()
     page.unroute("**/v1/**")
     expect(line).to_have_text(re.compile(r"^Complete until \d\d:\d\d:\d\d$"))
+
+
+@pytest.mark.parametrize(
+    ("ahead_ms", "told"), [(20 * 60_000, r"20 min \d s ahead of"), (-26 * 3_600_000 - 1_800_000, "1 d 2 h behind")]
+)
+def test_a_reader_whose_clock_is_wrong_sees_what_the_others_see(page: Page, site: Site, ahead_ms: int, told: str) -> None:
+    """Ranges, delays and ages are by the server's clock: at the first look, followed, and after the page is loaded again."""
+    key = site.stack.create_key(f"clock-{abs(ahead_ms)}")
+    event = {"tool_slug": "GMAIL_SEND_EMAIL", "status": "failed", "duration_ms": 12, "error": {"message": "No room"}}
+    assert site.stack.post("/v1/events", event, key=key).status_code == 202
+    assert site.stack.proved().findings == ()
+    page.clock.install(time=time.time() + ahead_ms / 1000)
+    enter(page, site, key)
+    line = page.locator(".freshness")
+    for _ in range(2):
+        for query in ("since=15m", "since=15m&live=1"):
+            page.goto(f"{site.url}/#/logs?{query}")
+            expect(page.locator("[data-log]")).to_have_count(1)
+        page.goto(f"{site.url}/#/usage?since=15m")
+        expect(page.locator("[data-metric=calls] dd").first).to_have_text("1")
+        page.goto(f"{site.url}/#/failures?since=15m")
+        expect(page.locator(".summary")).to_contain_text("1 failure in 1 group")
+        page.goto(f"{site.url}/#/health?since=15m")
+        expect(page.get_by_role("region", name="Calls per second")).to_contain_text("1 calls since")
+        expect(line).to_contain_text(re.compile(rf"^Complete until .*This computer's clock is {told} the server's"))
+        page.reload()
+    page.goto(f"{site.url}/#/logs?since=15m&live=1")
+    expect(page.locator(".following")).to_be_visible()
+    assert site.stack.post("/v1/events", event, key=key).status_code == 202
+    expect(page.locator("[data-log]")).to_have_count(2)
 
 
 def test_nobody_else_is_asked_and_nothing_inline_runs(page: Page, site: Site) -> None:

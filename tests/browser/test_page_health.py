@@ -5,11 +5,12 @@ import json
 import re
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from email.utils import formatdate
 from typing import Any, Final
 
 import pytest
 from aiokafka import AIOKafkaProducer
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Page, Route, expect
 
 from ingest.contract.topics import HEADER_PROJECT, TOOL_EXECUTIONS
 from tests.browser.conftest import PROJECT, Site, enter
@@ -45,6 +46,12 @@ def letters(site: Site, key: str) -> list[dict[str, Any]]:
     found = site.stack.get("/v1/dead-letters", key=key, limit=100).json()["dead_letters"]
     assert isinstance(found, list)
     return found
+
+
+def at_that_time(route: Route) -> None:
+    """Let the server answer as if it were NOW_MS: the page goes by its clock."""
+    answer = route.fetch()
+    route.fulfill(response=answer, headers={**answer.headers, "date": formatdate(NOW_MS / 1000, usegmt=True)})
 
 
 def section(page: Page, name: str) -> Any:
@@ -105,6 +112,7 @@ def test_it_warns_plainly(page: Page, site: Site) -> None:
         "truncated": False, "replayed": False,
     }  # fmt: skip
     page.clock.install(time=NOW_MS / 1000)
+    page.route("**/v1/**", at_that_time)
     page.route("**/v1/freshness", lambda route: route.fulfill(json=freshness))
     page.route("**/v1/verification", lambda route: route.fulfill(json={**answers, "complete_until": "2026-11-01T00:00:00Z"}))
     page.route("**/v1/dead-letters?*", lambda route: route.fulfill(json={"dead_letters": [letter], "next_cursor": "more"}))

@@ -3,7 +3,11 @@
 import json
 import os
 import socket
+import subprocess
+import sys
 from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Final
 
 import pytest
 
@@ -61,6 +65,52 @@ def test_a_log_never_takes_more_than_twice_its_bound(tmp_path: Path, monkeypatch
     text = (tmp_path / "part.log.1").read_bytes() + (tmp_path / "part.log").read_bytes()
     assert len(text) <= 200 + 10
     assert text.endswith(b"000000049\n")
+
+
+def test_a_full_disk_leaves_lines_out_of_a_log_and_stops_nothing(tmp_path: Path) -> None:
+    """The part goes on being read and watched; when there is room again its log goes on."""
+    (tmp_path / "part.log").symlink_to("/dev/full")
+    log = BoundedLog(tmp_path / "part.log")
+    for _ in range(3):
+        log.write(b"x" * 100_000)
+    log.close()
+
+
+# Run as root; everything is loaded before it becomes somebody else, who may not be let in here.
+_AS_NOBODY: Final = """
+import os, sys
+from pathlib import Path
+from deploy.embedded import stack_ports
+from deploy.embedded.process import FolderLock, free_port
+from deploy.embedded.stack_process import BoundedLog
+from ingest.contract.errors import ConfigurationError
+path = Path(sys.argv[1])
+tries = {
+    "stack.lock": lambda: FolderLock(path, owner="us"),
+    "ports.json": lambda: stack_ports.choose(path.parent, free_port(), 1),
+    "part.log": lambda: BoundedLog(path),
+}
+os.setuid(65534)
+try:
+    tries[path.name]()
+except ConfigurationError as error:
+    print(error)
+"""
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root has files that another user cannot write, and can be that user")
+@pytest.mark.parametrize("name", ["stack.lock", "ports.json", "part.log"])
+def test_a_file_of_another_user_is_one_line_that_names_him(name: str) -> None:
+    """A folder that may be written, with a file in it that may not, as a start as root leaves it behind."""
+    with TemporaryDirectory() as folder:
+        Path(folder).chmod(0o777)
+        path = Path(folder) / name
+        path.touch(0o644)
+        done = subprocess.run(
+            [sys.executable, "-c", _AS_NOBODY, str(path)], capture_output=True, text=True, timeout=60, check=False
+        )
+    said = f"{path} belongs to user root and cannot be written: start as that user, or choose another folder with --data\n"
+    assert done.stdout == said, done.stderr
 
 
 def test_a_folder_has_one_owner_and_the_next_one_is_told_who(tmp_path: Path) -> None:

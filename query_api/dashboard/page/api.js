@@ -1,5 +1,6 @@
 // The public API, asked with the key of the project that is looked at.
 
+import { answeredAt } from "./clock.js";
 import { current } from "./keys.js";
 
 /** What went wrong, in words for people. `status` 0: nobody answered. */
@@ -52,6 +53,7 @@ export async function ask(path, { signal, key, method = "GET", body, headers = {
     if (error.name === "AbortError") throw error;
     throw new ApiError(0, "The server does not answer.", { fix: "Check that it runs and that the network lets you through; this page tries again." });
   }
+  answeredAt(response.headers.get("date"));
   const told = Date.parse(response.headers.get("x-complete-until") ?? "");
   if (!Number.isNaN(told)) for (const listener of freshness) listener(told);
   if (!response.ok) throw await refusal(response);

@@ -36,7 +36,7 @@ export function filtersOf(params) {
   const found = [];
   for (const [name, value] of params) {
     const match = /^([a-z_]+)(!~|!|~)?$/.exec(name);
-    if (match && match[1] in FIELDS) found.push({ field: match[1], operator: OPERATORS[match[2] ?? ""], value });
+    if (match && Object.hasOwn(FIELDS, match[1])) found.push({ field: match[1], operator: OPERATORS[match[2] ?? ""], value });
   }
   return found;
 }

@@ -1,5 +1,7 @@
 // Numbers and times as the reader writes them: by the browser's locale, in the zone that is chosen.
 
+import { serverMs } from "./clock.js";
+
 const made = new Map();
 
 function formatter(kind, options) {
@@ -63,13 +65,13 @@ export function day(ms, zone) {
 }
 
 /** Berlin, GMT+1: the zone as it is at a moment */
-export function zoneName(zone, ms = Date.now()) {
+export function zoneName(zone, ms = serverMs()) {
   const part = formatter("date", { timeZone: zone, timeZoneName: "short" }).formatToParts(ms).find((each) => each.type === "timeZoneName");
   return zone === "UTC" ? "UTC" : `${zone.split("/").at(-1).replaceAll("_", " ")}, ${part?.value ?? zone}`;
 }
 
 /** 3 minutes ago */
-export function ago(ms, nowMs = Date.now()) {
+export function ago(ms, nowMs = serverMs()) {
   const seconds = Math.round((ms - nowMs) / 1000);
   const [unit, length] = [["day", 86_400], ["hour", 3600], ["minute", 60], ["second", 1]].find(([, each]) => Math.abs(seconds) >= each) ?? ["second", 1];
   return new Intl.RelativeTimeFormat(undefined, { numeric: "auto" }).format(Math.trunc(seconds / length), unit);

@@ -2,6 +2,7 @@
 
 import { read } from "./address.js";
 import { get } from "./api.js";
+import { serverMs, wrongMs } from "./clock.js";
 import { h, replace, say } from "./dom.js";
 import { clock, duration, moment } from "./format.js";
 import { zoneOf } from "./range.js";
@@ -29,13 +30,19 @@ export function freshnessLine() {
       return;
     }
     if (untilMs === null) return replace(element);
-    const lagMs = Math.max(0, Date.now() - untilMs);
+    const lagMs = Math.max(0, serverMs() - untilMs);
     const isBehind = lagMs > BEHIND_MS;
     element.className = isBehind ? "freshness bad" : "freshness";
     const time = h("time", { datetime: new Date(untilMs).toISOString(), title: moment(untilMs, zone) }, clock(untilMs, zone));
-    replace(element, isBehind ? h("strong", {}, `Behind by ${duration(lagMs)}: `) : "", "Complete until ", time, isBehind ? "; what came later may be missing here." : "");
+    replace(element, isBehind ? h("strong", {}, `Behind by ${duration(lagMs)}: `) : "", "Complete until ", time, isBehind ? "; what came later may be missing here." : "", ownClock());
     if (isBehind !== behind) say(isBehind ? "What is shown is behind." : "What is shown is up to date again.");
     behind = isBehind;
+  }
+
+  /** Says that the reader's clock is wrong; "" where it is right. */
+  function ownClock() {
+    const aheadMs = wrongMs();
+    return aheadMs === 0 ? "" : ` (This computer's clock is ${duration(Math.abs(aheadMs))} ${aheadMs > 0 ? "ahead of" : "behind"} the server's, which is the one that counts here.)`;
   }
 
   async function look(mine) {

@@ -41,7 +41,7 @@ function show() {
     params.set("project", project);
     return go(view, params, { replace: true });
   }
-  if (!(view in VIEWS)) return go("logs", params, { replace: true });
+  if (!Object.hasOwn(VIEWS, view)) return go("logs", params, { replace: true });
   document.title = `${VIEWS[view]} · ${project} · toolledger`;
   keepingFocus(() => replace(top, heading(view, params, project), bar(view, params), line.element));
   if (shown?.view === view && shown.project === project) shown.mounted?.update(params);

@@ -1,5 +1,7 @@
 // The time that is looked at, as it stands in the address: `since` (up to now), or `from` and `to` in epoch ms; and `tz`.
 
+import { serverMs } from "./clock.js";
+
 const UNIT_MS = { s: 1_000, m: 60_000, h: 3_600_000, d: 86_400_000 };
 const SINCE = /^(\d{1,5})([smhd])$/;
 
@@ -24,7 +26,7 @@ export function sinceMs(text) {
  *
  * @returns {{fromMs: number, toMs: number, live: boolean, since: string|null}} [fromMs, toMs); live: it ends now
  */
-export function rangeOf(params, nowMs = Date.now()) {
+export function rangeOf(params, nowMs = serverMs()) {
   const from = whole(params.get("from"));
   const to = whole(params.get("to"));
   if (from !== null && (to === null || to >= from)) {

@@ -1,5 +1,6 @@
 // Failures: what failed, since when, for whom, and why.
 
+import { serverMs } from "../clock.js";
 import { h, replace, say } from "../dom.js";
 import { clock, count, percent } from "../format.js";
 import { empty, failed, loading } from "../states.js";
@@ -27,7 +28,7 @@ export function mount(root) {
     question.abort();
     question = new AbortController();
     const { signal } = question;
-    const what = asked(params, Date.now());
+    const what = asked(params, serverMs());
     if (found === null) replace(place, loading());
     found = null;
     try {

@@ -2,6 +2,7 @@
 
 import { change } from "../address.js";
 import { get } from "../api.js";
+import { serverMs } from "../clock.js";
 import { h, replace, say } from "../dom.js";
 import { current } from "../keys.js";
 import { zoneOf } from "../range.js";
@@ -45,7 +46,7 @@ export function mount(root) {
   }
 
   async function ask(signal) {
-    const nowMs = Date.now();
+    const nowMs = serverMs();
     const [freshness, usage, verification, recent] = await Promise.allSettled([
       get("v1/freshness", {}, { signal }),
       get("v1/usage", { from: Math.floor(nowMs / MINUTE_MS - PACE_MINUTES) * MINUTE_MS, to: nowMs, interval: "minute", metrics: "calls,failed" }, { signal }),

@@ -2,6 +2,7 @@
 
 import { change, go, read } from "../address.js";
 import { post } from "../api.js";
+import { serverMs } from "../clock.js";
 import { h, replace, say } from "../dom.js";
 import { withFilter } from "../filters.js";
 import { count, day } from "../format.js";
@@ -57,7 +58,7 @@ export function mount(root) {
     if (row === null) return number >= feed.length ? lastRow(number) : { key: `#${number}`, make: () => placeholder(number, "…"), update: () => {} };
     return {
       key: row.id,
-      make: () => rowElement(row, { zone: question.zone, today: day(Date.now(), question.zone), number, selected: row.id === selected }),
+      make: () => rowElement(row, { zone: question.zone, today: day(serverMs(), question.zone), number, selected: row.id === selected }),
       update: (element) => {
         element.setAttribute("aria-rowindex", String(number + 2));
         element.setAttribute("aria-selected", String(row.id === selected));

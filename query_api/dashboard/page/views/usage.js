@@ -1,6 +1,7 @@
 // Usage: how much, how fast, by whom, and how that changed.
 
 import { link } from "../address.js";
+import { serverMs } from "../clock.js";
 import { h, replace } from "../dom.js";
 import { FIELDS, WORDS } from "../filters.js";
 import { clock } from "../format.js";
@@ -29,7 +30,7 @@ export function mount(root) {
     const now = [...params].filter(([name]) => !OF_THE_TABLE.includes(name)).join("&");
     const same = now === about && !again;
     // A range up to now is up to the moment it was first asked for, so that all parts are about the same.
-    if (!same) asOfMs = Date.now();
+    if (!same) asOfMs = serverMs();
     const what = asked(params, asOfMs);
     drawTop(what, params);
     listing.abort();

@@ -1,6 +1,7 @@
 // What to do where no call fits.
 
 import { link } from "../../address.js";
+import { serverMs } from "../../clock.js";
 import { h } from "../../dom.js";
 import { filtersOf } from "../../filters.js";
 import { fixed, OFFERED, sinceMs, upToNow } from "../../range.js";
@@ -9,7 +10,7 @@ import { empty } from "../../states.js";
 /** Returns a state with the ways that may lead to something. */
 export function nothingFound(question, { view, params }) {
   const isNarrowed = question.filters.length > 0;
-  const askedMs = question.isUpToNow ? Date.now() - question.fromMs : 0;
+  const askedMs = question.isUpToNow ? serverMs() - question.fromMs : 0;
   const wider = OFFERED.filter(([name]) => sinceMs(name) > askedMs * 1.01).map(([name, label]) => to(label, upToNow(name)));
   // A stretch that somebody chose is widened around itself first.
   const length = question.endMs - question.fromMs;

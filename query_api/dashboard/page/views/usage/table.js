@@ -17,7 +17,7 @@ const API_ROWS = 10_000;
 
 /** Returns what an address says about the table. */
 export function tableOf(params) {
-  const by = params.get("by") in BY ? params.get("by") : "tool";
+  const by = Object.hasOwn(BY, params.get("by")) ? params.get("by") : "tool";
   const names = ["key", ...QUICK, ...BY[by].slow];
   return { by, ...BY[by], names, sort: sortOf(params, names, "calls") };
 }
