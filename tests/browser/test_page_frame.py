@@ -333,7 +333,7 @@ def test_a_reader_whose_clock_is_wrong_sees_what_the_others_see(page: Page, site
         page.goto(f"{site.url}/#/failures?since=15m")
         expect(page.locator(".summary")).to_contain_text("1 failure in 1 group")
         page.goto(f"{site.url}/#/health?since=15m")
-        expect(page.get_by_role("region", name="Calls per second")).to_contain_text("1 calls since")
+        expect(page.get_by_role("region", name="Calls per second")).to_contain_text("1 call since")
         expect(line).to_contain_text(re.compile(rf"^Complete until .*This computer's clock is {told} the server's"))
         page.reload()
     page.goto(f"{site.url}/#/logs?since=15m&live=1")

@@ -25,7 +25,7 @@ export function pace(body, { nowMs, zone }) {
     h("p.reading", {}, rate(last.calls)),
     svg("svg.pace", { viewBox: `0 0 ${WIDTH} ${HEIGHT}`, role: "img", "aria-label": words, preserveAspectRatio: "none" }, svg("polyline", { points })),
     h("p", {}, words),
-    h("p.quiet", {}, `${count(body.totals.calls)} calls since ${clock(body.from, zone)}, ${count(body.totals.failed)} of them failed${body.totals.calls ? ` (${percent(body.totals.failed / body.totals.calls)})` : ""}. Counted by the calls' own time.`),
+    h("p.quiet", {}, `${count(body.totals.calls)} ${body.totals.calls === 1 ? "call" : "calls"} since ${clock(body.from, zone)}, ${count(body.totals.failed)} of them failed${body.totals.calls ? ` (${percent(body.totals.failed / body.totals.calls)})` : ""}. Counted by the calls' own time.`),
   ];
   return { content, warnings: [] };
 }
