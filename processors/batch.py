@@ -12,6 +12,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from ingest.contract.event import EVENT_BYTES_MAX
 from ingest.contract.partitioning import event_key, home_partitions
 from ingest.contract.redact import COMMON, Redactor
 from processors.alarm import Stretch, stretches
@@ -335,8 +336,10 @@ def _forward(candidates: Candidates, place: int, home: int) -> Forward:
     decoded = candidates.decoded
     value = decoded.raw(place).rstrip()
     if decoded.events[place].timestamp in (None, ""):
-        # Made fast here: at home the record has another time. Appended, for the last of two equal members counts.
-        value = value[:-1] + b',"timestamp":%d}' % decoded.timestamps_ms[place]
+        # Made fast here: at home the record has another time. Appended, for the last of two equal members counts. Where that
+        # would make the event larger than one may be, the first acceptance beside it says the same.
+        timed = value[:-1] + b',"timestamp":%d}' % decoded.timestamps_ms[place]
+        value = timed if len(timed) <= EVENT_BYTES_MAX else value
     return Forward(
         partition=home,
         key=event_key(decoded.project_ids[place], decoded.ids[place]),

@@ -313,7 +313,8 @@ class _Scribe:
         out.events.append(event)
         out.project_ids.append(project_id)
         out.ids.append(event.id or self._made_id(record.offset, index))
-        out.timestamps_ms.append(record.timestamp_ms if at_ms is None else at_ms)
+        # A stray without a time may have had no room for one on its way home: its first acceptance is what it would have got.
+        out.timestamps_ms.append(self._accepted_ms if at_ms is None else at_ms)
         out.accepted_ms.append(self._accepted_ms)
         out.offsets.append(record.offset)
         out.indexes.append(index)

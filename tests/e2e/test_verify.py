@@ -119,6 +119,28 @@ def rebuild_sums(pipeline: Pipeline) -> None:
         )
 
 
+def test_it_finds_a_row_and_a_sum_whose_counts_stayed_as_they_were(pipeline: Pipeline) -> None:
+    """Another tool, user, account, class or duration of one row, or another sketch of a sum: each is found."""
+    pipeline.settled()
+
+    def told() -> set[str]:
+        return {each.text for each in pipeline.verify().findings}
+
+    before = told()
+    event_id, *values = pipeline.rows(
+        "SELECT id, tool_slug, user_id, connected_account_id, failure_class, duration_ms FROM tool_executions LIMIT 1"
+    )[0]
+    columns = ("tool_slug", "user_id", "connected_account_id", "failure_class", "duration_ms")
+    other = pipeline.rows(f"SELECT max(user_id) FROM tool_executions WHERE user_id != '{values[1]}'")[0][0]
+    for column, value, changed in zip(columns, values, ("OTHER", other, "other", "timeout", 99_999.5), strict=True):
+        rewrite(pipeline, f"ALTER TABLE tool_executions UPDATE {column} = {changed!r} WHERE id = '{event_id}'")
+        assert any("of other" in text and "user_hour" in text for text in told() - before), column
+        rewrite(pipeline, f"ALTER TABLE tool_executions UPDATE {column} = {value!r} WHERE id = '{event_id}'")
+        assert told() == before, column
+    rewrite(pipeline, "ALTER TABLE usage_windows UPDATE durations = map(toInt16(1), calls) WHERE kind = 'tool_hour'")
+    assert any("of other durations" in text and "tool_hour" in text for text in told() - before)
+
+
 def test_it_finds_what_was_done_by_hand(pipeline: Pipeline) -> None:
     """A row deleted, a usage row doubled, a receipt removed: each is found, by its own name."""
     pipeline.settled()

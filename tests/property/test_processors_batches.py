@@ -11,6 +11,7 @@ import polars as pl
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from ingest.contract.event import EVENT_BYTES_MAX
 from ingest.contract.partitioning import event_key, home_partition
 from ingest.contract.redact_patterns import redactor
 from processors.batch import Batch, Prepared, read, settle, split
@@ -307,6 +308,29 @@ def test_strays_are_sent_home_with_id_time_and_acceptance(sent: list[dict[str, A
         assert home.timestamps_ms[0] == item.first_accepted_ms
         assert home.accepted_ms == [item.first_accepted_ms]
         assert home.stays == [True]
+
+
+def test_a_stray_as_large_as_an_event_may_be_is_one_at_home_too() -> None:
+    """Whatever its timestamp needs room for: an event that would have counted at home counts there after its way home."""
+    partitions = 4
+    empty = json.dumps(
+        {"tool_slug": "GMAIL_SEND_EMAIL", "status": "success", "duration_ms": 1, "id": "large", "data": {"request": {"x": ""}}}
+    ).encode()
+    for short in (0, 1, 26, 27, 100):
+        value = empty.replace(b'"x": ""', b'"x": "' + b"y" * (EVENT_BYTES_MAX - short - len(empty)) + b'"')
+        assert len(value) == EVENT_BYTES_MAX - short
+        home = home_partition(event_key("p", "large"), partitions)
+        made = Record(offset=0, timestamp_ms=START_MS, key=None, value=value, headers=[("project_id", b"p")])
+        away = (home + 1) % partitions
+        batch = Batch(incarnation="i", partition=away, partitions=partitions, first_offset=0, next_offset=1, records=[made])
+        candidates = read(batch, seen=SeenFilter(budget_bytes=1 << 20))
+        prepared = settle(candidates, known={}, stores_payload=lambda _: True, window_close_ms=300_000)
+        (item,) = prepared.forwards
+        headers = [("project_id", b"p"), ("first_accepted_ms", b"%d" % item.first_accepted_ms), ("forwarded_among", b"4")]
+        later = Record(offset=9, timestamp_ms=START_MS + 10**7, key=item.key, value=item.value, headers=headers)
+        found = decode([later], incarnation="i", partition=item.partition, partitions=partitions)
+        assert not found.dead_letters
+        assert (found.ids, found.timestamps_ms) == (["large"], [START_MS])
 
 
 def test_what_others_wrote_to_kafka_is_redacted_here_by_the_same_rules() -> None:
