@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from deploy.verify import usage
+from ingest.contract import sketch
 from tests.e2e.test_ledger_crashes import recorded
 from tests.support.pipeline import Pipeline, eventually
 
@@ -95,6 +96,8 @@ def test_a_hole_that_a_restore_left_is_named_and_filled(pipeline: Pipeline) -> N
 
 def rebuild_sums(pipeline: Pipeline) -> None:
     """Make all sums from the rows, as a restored table would hold them."""
+    place = f"ceil(log(greatest(duration_ms, {sketch.TINY_MS!r})) / {sketch.LN_GAMMA!r})"
+    bucket = f"toInt16(if(duration_ms < {sketch.TINY_MS!r}, {sketch.ZERO_BUCKET}, {place}))"
     for kind, start, keys in (
         ("tool_minute", "toStartOfMinute", ""),
         ("tool_hour", "toStartOfHour", ""),
@@ -105,8 +108,9 @@ def rebuild_sums(pipeline: Pipeline) -> None:
         names = f"tool_slug, toolkit_slug, status, failure_class{keys}"
         only = "WHERE session_id != ''" if kind == "session_hour" else ""
         pipeline.rows(
-            f"INSERT INTO usage_windows (batch_month, kind, project_id, window_start, {names}, calls)"
-            f" SELECT any(batch_month), '{kind}', project_id, toDateTime({start}(timestamp), 'UTC') AS w, {names}, count()"
+            f"INSERT INTO usage_windows (batch_month, kind, project_id, window_start, {names}, calls, durations)"
+            f" SELECT any(batch_month), '{kind}', project_id, toDateTime({start}(timestamp), 'UTC') AS w, {names}, count(),"
+            f"  sumMap(map({bucket}, toUInt64(1)))"
             f" FROM tool_executions {only} GROUP BY project_id, w, {names}"
         )
 
