@@ -17,20 +17,20 @@ from faust.types import TP
 from ingest.contract.logs import logger
 from processors.consumer_thread import Fetched, RunThread
 from processors.decode import Record
-from processors.gathering import Gathering
+from processors.gathering import Gathering, wanted_of
 from processors.runs import Run
 
 log = logger(__name__)
 
 # A partition has at most this many runs on their way: one in work, one waiting. More would only be memory.
 _RUNS_IN_FLIGHT: Final = 2
-# While some partition is busy a fetch must not sleep through its becoming free.
+# While some partition is busy a fetch must not sleep through its becoming free, nor what is gathered through others being done.
 _BUSY_FETCH_S: Final = 0.05
 _FINISH_S: Final = 5.0
 # What aiokafka has fetched of a partition is one answer of the broker; it asks for the next one only when that is taken.
 _DRAIN_S: Final = 0.05
-# As much of one partition does not wait for its time.
-_RUN_BYTES: Final = 1024 * 1024
+# As much of one partition is a full run. More would cost the store less an event, and more memory.
+_RUN_BYTES: Final = 6 * 1024 * 1024
 # Offsets without records (marks of transactions, aborted records, what retention took) are proved after so long alone.
 _HOLLOW_S: Final = 0.25
 
@@ -154,13 +154,13 @@ class RunConsumer(stock.Consumer):  # type: ignore[misc]
         turn = self._turn
         active = self._next.keys() - self._resting
         free = {tp for tp in active if self._in_flight.get(tp, 0) < _RUNS_IN_FLIGHT}
-        wanted = {tp for tp in free if not self._gathered[tp].full} if self._held_bytes < self.ahead_bytes else set()
+        wanted = wanted_of({tp: self._gathered[tp] for tp in free}, room_bytes=self.ahead_bytes - self._held_bytes)
         wait_s = self._until_due_s(free, timeout)
-        if not wanted or all(self._gathered[tp].due_s > time.monotonic() for tp in wanted):
+        if not wanted or all(self._gathered[tp].rests(time.monotonic()) for tp in wanted):
             # Nothing may come in, or nothing that would be due before the rest of it is there.
             await self._freed_within(min(wait_s, _DRAIN_S) if wanted else wait_s)
             wait_s = 0.0
-        elif len(free) < len(active):
+        elif len(free) < len(active) or any(self._gathered[tp].fills for tp in free):
             wait_s = min(wait_s, _BUSY_FETCH_S)
         elif self._hollow_since:
             wait_s = min(wait_s, _HOLLOW_S)
@@ -169,10 +169,10 @@ class RunConsumer(stock.Consumer):  # type: ignore[misc]
         if turn != self._turn:
             return {}
         for tp, records in fetched.records.items():
-            self._held_bytes += self._gathered[tp].add(records, behind=tp in fetched.behind)
+            self._held_bytes += self._gathered[tp].add(records, time.monotonic(), behind=tp in fetched.behind)
         runs = {}
-        for tp in free:
-            if self._gathered[tp].ready(time.monotonic()):
+        for tp in sorted(free, key=lambda tp: -self._gathered[tp].nbytes):
+            if self._gathered[tp].ready(time.monotonic(), idle=not any(self._in_flight.values())):
                 runs[tp] = [self._fold(tp, generation)]
             elif not len(self._gathered[tp]) and self._hollow(tp, fetched.positions.get(tp, 0)):
                 runs[tp] = [self._fold(tp, generation, hollow_until=fetched.positions[tp])]

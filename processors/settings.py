@@ -19,9 +19,9 @@ class WorkerSettings(RedactionSettings):
         description="where there is no backlog, batches of a partition begin so far apart at least, the first at once;"
         " further, up to 2 s, where writing them would take more than half of the time; 0: nothing waits",
     )
-    work_bytes: int = Field(default=8 * 1024 * 1024, ge=1, description="decoded bytes of records in work at once")
+    work_bytes: int = Field(default=16 * 1024 * 1024, ge=1, description="decoded bytes of records in work at once")
     ahead_bytes: int = Field(default=16 * 1024 * 1024, ge=1, description="no fetch while this much is decoded and waits")
-    fetch_bytes: int = Field(default=1024 * 1024, ge=1024, description="most bytes Kafka sends per partition and fetch")
+    fetch_bytes: int = Field(default=512 * 1024, ge=1024, description="most bytes Kafka sends per partition and fetch")
     fetch_records: int = Field(default=20_000, ge=1, description="most records in one fetch over all partitions")
     session_timeout_ms: int = Field(default=15_000, ge=6_000, description="a worker silent for longer loses its partitions")
     store_timeout_ms: int = Field(default=30_000, ge=100, description="an insert or query unanswered for longer is tried again")
