@@ -22,7 +22,7 @@ _SHARE: Final = 0.5
 # What came in is seen a while after this at the latest, however long writing takes.
 _INTERVAL_S_MAX: Final = 2.0
 # Of a backlog a run is filled for so long at most: the broker that has the rest of it may be away.
-_FILL_S: Final = 0.5
+_FILL_S: Final = 2.0
 
 Key = TypeVar("Key")
 

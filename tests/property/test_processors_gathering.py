@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from processors.gathering import Gathering, wanted_of
 
 INTERVAL_S = 0.25
-FILL_S = 0.5
+FILL_S = 2.0
 BYTES_MAX = 1000
 
 
@@ -111,23 +111,23 @@ def test_with_no_interval_nothing_waits() -> None:
 
 
 def test_a_run_of_a_backlog_is_filled_while_others_are_in_work() -> None:
-    """For half a second at most, and only until it is full, the log's end is reached, or nothing else is in work."""
+    """For two seconds at most, and only until it is full, the log's end is reached, or nothing else is in work."""
     gathering = Gathering(interval_s=INTERVAL_S, bytes_max=BYTES_MAX)
     gathering.add([Fetched(0, b"x")], 10.0, behind=True)
     assert not gathering.ready(10.0, idle=False)
     assert gathering.ready(10.0, idle=True)
-    gathering.add([Fetched(1, b"x")], 10.4, behind=True)
-    assert not gathering.ready(10.49, idle=False)
-    assert gathering.ready(10.5, idle=False)
-    gathering.take(10.5, sharers=1)
-    gathering.add([Fetched(2, b"x")], 10.6, behind=True)
-    assert not gathering.ready(10.6, idle=False)
-    gathering.add([Fetched(3, b"x" * BYTES_MAX)], 10.6, behind=True)
-    assert gathering.ready(10.6, idle=False)
-    gathering.take(10.6, sharers=1)
-    gathering.add([Fetched(4, b"x")], 10.7, behind=True)
-    gathering.add([Fetched(5, b"x")], 10.8, behind=False)
-    assert gathering.ready(10.8, idle=False)
+    gathering.add([Fetched(1, b"x")], 11.9, behind=True)
+    assert not gathering.ready(11.9, idle=False)
+    assert gathering.ready(12.0, idle=False)
+    gathering.take(12.0, sharers=1)
+    gathering.add([Fetched(2, b"x")], 12.6, behind=True)
+    assert not gathering.ready(12.6, idle=False)
+    gathering.add([Fetched(3, b"x" * BYTES_MAX)], 12.6, behind=True)
+    assert gathering.ready(12.6, idle=False)
+    gathering.take(12.6, sharers=1)
+    gathering.add([Fetched(4, b"x")], 12.7, behind=True)
+    gathering.add([Fetched(5, b"x")], 12.8, behind=False)
+    assert gathering.ready(12.8, idle=False)
 
 
 def test_whose_turn_it_is_to_be_fetched_from() -> None:
