@@ -91,8 +91,8 @@ async def _by_id(candidates: Candidates, project: str, places: Sequence[int], as
         some = {ids[place]: place for place in places[start : start + _ASKED_AT_ONCE]}
         rows = await ask(
             f"SELECT id, anyIf(content_hash, NOT {_OWN}), countIf(NOT {_OWN}) AS others FROM {tables.TOOL_EXECUTIONS}"
-            " WHERE project_id = %(project)s AND id IN %(ids)s GROUP BY id HAVING others > 0",
-            {"project": project, "ids": list(some), **_own(candidates.batch)},
+            f" WHERE project_id = %(project)s AND {tables.OWN_ID} IN %(ids)s GROUP BY id HAVING others > 0",
+            {"project": project, "ids": [tables.own_id(project, one) for one in some], **_own(candidates.batch)},
             READ_INDEXES,
         )
         found.update((some[event], content) for event, content, _ in rows)

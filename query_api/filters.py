@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from typing import Any, Final, Literal, get_args
 
 from ingest.contract.event import IDENTIFIER_CHARS_MAX
+from ingest.contract.tables import OWN_ID
+from query_api.tenant import OwnIds
 
 Field = Literal[
     "tool_slug",
@@ -94,6 +96,10 @@ def conditions(filters: Sequence[Filter]) -> tuple[list[str], dict[str, Any]]:
             continue
         assert refusal(one.field, one.value) is None, "whoever makes a filter of a request asks `refusal` first"
         name = f"f{len(values)}"
+        if one.field == "log_id" and one.operator == "==":
+            values[name] = OwnIds((one.value,))
+            texts.append(f"{OWN_ID} IN {{{name}:Array(String)}}")
+            continue
         values[name] = one.value
         columns = _COLUMNS.get(one.field, (one.field,))
         # One of several columns is enough to be equal or to contain, and all must differ or not contain; a log without any text

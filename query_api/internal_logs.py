@@ -21,10 +21,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from ingest.contract.tables import TOOL_EXECUTIONS
+from ingest.contract.tables import OWN_ID, TOOL_EXECUTIONS
 from query_api.filters import VALUE_CHARS_MAX, folded
 from query_api.logs import ITEM_COLUMNS
-from query_api.tenant import Statement, Tenant
+from query_api.tenant import OwnIds, Statement, Tenant
 
 # 2014-12-01: a month before the oldest event, so that page numbers and epoch times, which are no cursors, are refused as such.
 _BASE_MS: Final = 1_417_392_000_000
@@ -177,13 +177,14 @@ def _conditions(listing: Listing) -> tuple[list[str], dict[str, Any]]:
     for column, allowed in sorted(listing.equal.items()):
         name = f"p{len(values)}"
         # Longer ones equal nothing that is stored.
-        values[name] = sorted({value for value in allowed if len(value) <= VALUE_CHARS_MAX})
+        equal = sorted({value for value in allowed if len(value) <= VALUE_CHARS_MAX})
         given = f"{{{name}:Array(String)}}"
-        texts.append(
-            f"{column} IN {given}"
-            if exact or column == "id"
-            else f"{folded(column)} IN arrayMap(x -> caseFoldUTF8(x), {given})"
-        )
+        if column == "id":
+            values[name] = OwnIds(tuple(equal))
+            texts.append(f"{OWN_ID} IN {given}")
+        else:
+            values[name] = equal
+            texts.append(f"{column} IN {given}" if exact else f"{folded(column)} IN arrayMap(x -> caseFoldUTF8(x), {given})")
     for column, operator, value in sorted(set(listing.others)):
         if len(value) > VALUE_CHARS_MAX:
             texts += ["0"] if operator == "contains" else []

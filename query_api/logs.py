@@ -8,10 +8,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
-from ingest.contract.tables import TOOL_EXECUTIONS
+from ingest.contract.tables import OWN_ID, TOOL_EXECUTIONS
 from query_api.filters import Filter, conditions
 from query_api.paging import Place
-from query_api.tenant import Statement, Tenant
+from query_api.tenant import OwnIds, Statement, Tenant
 
 # What DateTime64(3) can hold and events may be: wider ranges mean the same.
 RANGE_MS_MIN: Final = 0
@@ -107,10 +107,10 @@ def search_statement(tenant: Tenant, search: Search) -> Statement:
 def detail_statement(tenant: Tenant, log_id: str) -> Statement:
     """Return the statement of one log: at most one row of `DETAIL_COLUMNS`; of several with the id, the first accepted."""
     text = (
-        f"SELECT {', '.join(DETAIL_COLUMNS)} {tenant.rows_of(TOOL_EXECUTIONS, ['id = {id:String}'])}"
+        f"SELECT {', '.join(DETAIL_COLUMNS)} {tenant.rows_of(TOOL_EXECUTIONS, [f'{OWN_ID} IN {{id:Array(String)}}'])}"
         " ORDER BY accepted_at, timestamp LIMIT 1"
     )
-    return Statement(tenant=tenant, text=text, values={"id": log_id})
+    return Statement(tenant=tenant, text=text, values={"id": OwnIds((log_id,))})
 
 
 def _moment(name: str) -> str:

@@ -9,7 +9,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from ingest.contract.tables import DEAD_LETTERS, PROGRESS, TOOL_EXECUTIONS, USAGE_CORRECTIONS, USAGE_WINDOWS, VERIFICATIONS
+from ingest.contract.tables import (
+    DEAD_LETTERS,
+    PROGRESS,
+    TOOL_EXECUTIONS,
+    USAGE_CORRECTIONS,
+    USAGE_WINDOWS,
+    VERIFICATIONS,
+    own_id,
+)
 
 # Tables with a project in every row. `progress` has none: it tells offsets and times, and only `query_api.progress` reads it.
 _TENANT_TABLES: Final = (TOOL_EXECUTIONS, USAGE_WINDOWS, USAGE_CORRECTIONS, DEAD_LETTERS, VERIFICATIONS)
@@ -49,6 +57,17 @@ class Tenant:
         return " ".join([f"FROM {table} WHERE {condition}", *(f"AND ({one})" for one in conditions)])
 
 
+@dataclass(frozen=True, slots=True)
+class OwnIds:
+    """Ids of calls as a value of a statement: compared with `OWN_ID`, bound as Array(String): the tenant's own alone."""
+
+    ids: tuple[str, ...]
+
+    def bound(self, projects: Sequence[str]) -> list[str]:
+        """Return each id with each project's."""
+        return [own_id(project, one) for project in projects for one in self.ids]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Statement:
     """SQL text with its values, bound to a tenant.
@@ -70,4 +89,5 @@ class Statement:
     def parameters(self) -> dict[str, Any]:
         """Return all values to bind, the tenant's own among them."""
         projects = self.tenant.projects
-        return {**self.values, "tenant": projects[0] if len(projects) == 1 else list(projects)}
+        values = {name: value.bound(projects) if isinstance(value, OwnIds) else value for name, value in self.values.items()}
+        return {**values, "tenant": projects[0] if len(projects) == 1 else list(projects)}

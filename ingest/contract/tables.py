@@ -13,7 +13,7 @@ USAGE_CORRECTIONS: Final = "usage_corrections"
 
 SCHEMA_MIGRATIONS: Final = "schema_migrations"
 # The newest numbered file. Answers from tables that have not come so far would be wrong, not only slower.
-SCHEMA_VERSION: Final = 15
+SCHEMA_VERSION: Final = 16
 
 KIND_TOOL_MINUTE: Final = "tool_minute"
 KIND_TOOL_HOUR: Final = "tool_hour"
@@ -26,5 +26,13 @@ KIND_RECEIPT: Final = "receipt"
 KIND_PROJECT_RECEIPT: Final = "project_receipt"
 KIND_CORRECTION: Final = "correction"
 
+# A call's id with its project's, as the index `rows_of_own_id` has it; project ids hold no space.
+OWN_ID: Final = "concat(project_id, ' ', id)"
+
 # What stands in first_call of a row that tells of no call: larger than any real one, so a minimum ignores it.
 NO_FIRST_CALL: Final = (2**63 - 1, "")
+
+
+def own_id(project_id: str, event_id: str) -> str:
+    """Return what `OWN_ID` is of a project's call."""
+    return f"{project_id} {event_id}"

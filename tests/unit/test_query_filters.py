@@ -3,6 +3,7 @@
 import pytest
 
 from query_api.filters import FIELDS, OPERATORS, TEXT_CHARS_MAX, VALUE_CHARS_MAX, Filter, conditions, refusal
+from query_api.tenant import OwnIds
 
 
 def test_each_operator_has_its_condition():
@@ -12,6 +13,9 @@ def test_each_operator_has_its_condition():
     )
     assert texts == ["id != {f0:String}", "user_id = {f1:String}"]
     assert values == {"f0": "b", "f1": "a"}
+    texts, values = conditions([Filter(field="log_id", operator="==", value="b")])
+    assert texts == ["concat(project_id, ' ', id) IN {f0:Array(String)}"]
+    assert values == {"f0": OwnIds(("b",))}
     texts, _ = conditions([Filter(field="tool_slug", operator="contains", value="x")])
     assert texts == ["position(caseFoldUTF8(tool_slug), caseFoldUTF8({f0:String})) > 0"]
 
@@ -23,7 +27,7 @@ def test_a_value_never_becomes_text(field, operator):
     value = "'; DROP TABLE tool_executions --{x:String}"
     texts, values = conditions([Filter(field=field, operator=operator, value=value)])
     assert "DROP" not in texts[0]
-    assert values == {"f0": value}
+    assert values == {"f0": OwnIds((value,)) if (field, operator) == ("log_id", "==") else value}
 
 
 def test_the_same_filter_twice_is_asked_once_in_a_stable_order():
