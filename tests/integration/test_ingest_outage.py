@@ -161,7 +161,11 @@ async def test_added_partitions_are_used_without_a_restart(kafka: OwnKafka, send
     await sender.everything_is_in(kafka)
 
 
-def test_the_log_tells_of_outages_without_stack_traces(service: IngestService) -> None:
+def test_the_log_tells_of_outages_without_stack_traces(service: IngestService, sender: Sender, kafka: OwnKafka) -> None:
+    kafka.stop(kill=True)
+    service.wait_for("/readyz", 503)
+    kafka.start()
+    service.wait_for("/readyz", 200)
     text = service.log.read_text()
     assert '"kafka_lost"' in text
     assert "Traceback" not in text
