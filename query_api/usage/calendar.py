@@ -1,8 +1,8 @@
 """Intervals of local time (minutes, hours, days of a zone) as instants in epoch ms. Pure.
 
 A border is an instant at which a new local minute, hour or day begins. Across a change of the clock this means: an hour that
-happens twice is two intervals; a day has 23, 24 or 25 hours and begins at its first instant, also where midnight is skipped;
-where a zone moves by half an hour, the hour around the change is longer or shorter.
+happens twice, or of which only the end does, is two intervals; a day has 23, 24 or 25 hours and begins at its first instant,
+also where midnight is skipped; where a zone moves by half an hour, the hour around the change is longer or shorter.
 """
 
 import bisect
@@ -66,8 +66,9 @@ def intervals(unit: Unit, timezone: ZoneInfo, from_ms: int, to_ms: int) -> tuple
         label = (begin_ms + offset_ms) // step_ms
         first_ms = label * step_ms - offset_ms
         if first_ms < begin_ms:
-            # The stretch begins within a local interval. It is a new one if the clock jumped ahead into it.
-            if latest_label is not None and label > latest_label:
+            # The stretch begins within a local interval. It is a new one if the clock jumped into it: ahead, or back into an
+            # hour before the latest.
+            if latest_label is not None and (label > latest_label or (unit != "day" and label < latest_label)):
                 runs.append(Run(first_ms=begin_ms, step_ms=step_ms, count=1))
             first_ms += step_ms
         if unit == "day" and latest_label is not None:

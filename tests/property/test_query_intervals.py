@@ -3,6 +3,7 @@
 import itertools
 from datetime import UTC, datetime, timedelta
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -82,8 +83,19 @@ def test_a_moment_lies_in_the_day_of_its_date(drawn, offset):
     assert same == (local(zone, from_ms).date() == local(zone, other_ms).date())
 
 
+@pytest.mark.parametrize("name", ZONES)
+def test_a_moment_lies_in_an_interval_of_its_hour(name):
+    """The clock shows the same hour as at the interval's start, also where it was put back within an hour."""
+    zone = calendar.zone(name)
+    for change_ms in (change_ms for year in range(2015, 2030) for change_ms in calendar._changes(zone, year)):
+        runs = calendar.intervals("hour", zone, change_ms - DAY_MS, change_ms + DAY_MS)
+        for moment_ms in range(change_ms - DAY_MS // 4, change_ms + DAY_MS // 4, 5 * 60_000):
+            at, start = local(zone, moment_ms), local(zone, calendar.start_of(runs, moment_ms))
+            assert (start.date(), start.hour) == (at.date(), at.hour)
+
+
 def test_changes_of_the_clock():
-    """Named cases: a day of 23 and of 25 hours, an hour lived twice, a midnight skipped, a shift of half an hour."""
+    """Named cases: a day of 23 and of 25 hours, an hour lived twice or in part, a midnight skipped, a shift of half an hour."""
     berlin = calendar.zone("Europe/Berlin")
 
     def ms(*parts):
@@ -101,6 +113,10 @@ def test_changes_of_the_clock():
     lord_howe = calendar.zone("Australia/Lord_Howe")  # half an hour back at 2:00 on 5 April 2026
     longer = list(calendar.starts(calendar.intervals("hour", lord_howe, ms(2026, 4, 4, 14), ms(2026, 4, 4, 17))))
     assert [(b - a) // 60_000 for a, b in itertools.pairwise(longer)] == [90, 60]
+    chatham = calendar.zone("Pacific/Chatham")  # the clock goes back from 3:45 to 2:45
+    parted = list(calendar.starts(calendar.intervals("hour", chatham, ms(2026, 4, 4, 13), ms(2026, 4, 4, 16))))
+    shown = [local(chatham, start).strftime("%H:%M") for start in parted]
+    assert shown == ["02:00", "03:00", "02:45", "03:00", "04:00"]
 
 
 def test_zones_are_known_by_their_names():
