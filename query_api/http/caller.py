@@ -14,6 +14,8 @@ from ingest.contract.http_errors import ORG_KEY_HEADER, PROJECT_KEY_HEADER, cred
 from query_api.tenant import Tenant
 
 _USER_KEY_PREFIX = "uak_"
+# Header -> whose key it takes, as a refusal names it.
+_WHOSE = {PROJECT_KEY_HEADER: "a project's key (ak_...)", ORG_KEY_HEADER: "an organization's key (oak_...)"}
 # What a client's `Scope` sends.
 _ORG_SCOPE = b"x-org-id"
 _PROJECT_SCOPE = b"x-project-id"
@@ -52,7 +54,7 @@ def project_caller(headers: Sequence[tuple[bytes, bytes]], access: Access, *, ca
         QueryError: 401 without exactly one key that is in force, 403 for one that may not read here, or is of another scope.
         StoreUnavailable: keys are not known yet.
     """
-    name, key = _identify(headers, access, caught_up=caught_up)
+    name, key = _identify(headers, access, taken=PROJECT_KEY_HEADER, caught_up=caught_up)
     if name != PROJECT_KEY_HEADER or not key.project_id:
         raise QueryError(403, slug_of(403), f"This route takes a project's key in {PROJECT_KEY_HEADER}")
     projects = _in_scope(headers, (key.project_id,), org_id=key.org_id)
@@ -63,7 +65,7 @@ def project_caller(headers: Sequence[tuple[bytes, bytes]], access: Access, *, ca
 
 def org_caller(headers: Sequence[tuple[bytes, bytes]], access: Access, *, caught_up: bool) -> Caller:
     """Return the caller of a route that takes an organisation's key. Raises as `project_caller`; 404 for another scope."""
-    name, key = _identify(headers, access, caught_up=caught_up)
+    name, key = _identify(headers, access, taken=ORG_KEY_HEADER, caught_up=caught_up)
     if name != ORG_KEY_HEADER or key.project_id or not key.org_id:
         raise QueryError(403, slug_of(403), f"This route takes an organization's key in {ORG_KEY_HEADER}")
     projects = _in_scope(headers, tuple(sorted(access.projects_of(key.org_id))), org_id=key.org_id)
@@ -92,20 +94,22 @@ def may_read(tenant: Tenant, access: Access) -> bool:
     return key is not None and key.scope != "ingest" and (key.project_id,) == tenant.projects
 
 
-def _identify(headers: Sequence[tuple[bytes, bytes]], access: Access, *, caught_up: bool) -> tuple[str, Key]:
+def _identify(headers: Sequence[tuple[bytes, bytes]], access: Access, *, taken: str, caught_up: bool) -> tuple[str, Key]:
+    """Return the header and the key of a request; refusals name `taken`, the header that the route takes."""
     found = credentials(headers)
+    wanted = f"send {_WHOSE[taken]} in {taken}"
     if not found:
-        raise _unauthorized(f"No API key: send it in the header {PROJECT_KEY_HEADER}")
+        raise _unauthorized(f"No API key: {wanted}")
     if len(found) > 1:
         names = " and ".join(dict.fromkeys(name for name, _ in found))
         raise _unauthorized(f"Exactly one credential is taken, got {len(found)} ({names})")
     name, value = found[0]
+    if name not in _WHOSE:
+        raise _unauthorized(f"The header {name} is not taken here: {wanted}")
     if name == PROJECT_KEY_HEADER and value.startswith(_USER_KEY_PREFIX):
-        raise _unauthorized(f"{mask_key(value)} is a user API key; {PROJECT_KEY_HEADER} takes a project's key (ak_...)")
-    if name not in (PROJECT_KEY_HEADER, ORG_KEY_HEADER):
-        raise _unauthorized(f"The header {name} is not taken here: send a project's key in {PROJECT_KEY_HEADER}")
+        raise _unauthorized(f"{mask_key(value)} is a user API key: {wanted}")
     if name == PROJECT_KEY_HEADER and value.startswith(KEY_PREFIX_ORG):
-        raise _unauthorized(f"{mask_key(value)} is an organization API key: send it in {ORG_KEY_HEADER}")
+        raise _unauthorized(f"{mask_key(value)} is an organization API key: {wanted}")
     key = access.find(value)
     if key is None:
         if not caught_up:

@@ -119,3 +119,21 @@ def test_a_key_may_be_good_before_the_keys_are_read(access):
     with pytest.raises(StoreUnavailable):
         project_caller(headers(x_api_key="ak_unknown_key_of_nobody"), access, caught_up=False)
     assert project_caller(headers(x_api_key=KEY_A), access, caught_up=False).projects == ("proj_a",)
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {},
+        {"authorization": "Bearer " + KEY_A},
+        {"x_user_api_key": "uak_user_key_of_somebody"},
+        {"x_api_key": "uak_user_key_of_somebody"},
+        {"x_api_key": KEY_ORG},
+    ],
+)
+def test_a_refusal_names_the_key_that_the_route_takes(access, given):
+    """Whoever sends what it says is let in: an organisation's key where only that one opens, else a project's."""
+    with pytest.raises(QueryError, match=r"send a project's key \(ak_\.\.\.\) in x-api-key"):
+        project_caller(headers(**given), access, caught_up=True)
+    with pytest.raises(QueryError, match=r"send an organization's key \(oak_\.\.\.\) in x-org-api-key"):
+        org_caller(headers(**given), access, caught_up=True)
