@@ -48,20 +48,28 @@ class Queue:
             return
         if entry == "full":
             raise self._too_many_at_once()
+        over = asyncio.get_running_loop().call_later(self._wait_s_max, self._refuse, tenant, ticket)
         try:
-            async with asyncio.timeout(self._wait_s_max):
-                await ticket
-        except BaseException as error:
-            if ticket.done() and not ticket.cancelled():
-                # The turn came in the moment the wait ended.
+            await ticket
+        except BaseException:
+            if ticket.done() and not ticket.cancelled() and ticket.exception() is None:
+                # The turn came in the moment in which the caller went.
                 self._pass_on(tenant)
             else:
                 self.turns.give_up(tenant, ticket)
-            if not isinstance(error, TimeoutError):
-                raise
-            if self.turns.at_its_limit(tenant):
-                raise self._too_many_at_once() from None
-            raise StoreUnavailable("too many questions are being answered; try again shortly") from None
+            raise
+        finally:
+            over.cancel()
+
+    def _refuse(self, tenant: str, ticket: asyncio.Future[None]) -> None:
+        """End the wait of a ticket; what it still waits for in this very moment tells why."""
+        if ticket.done():
+            return
+        own = self.turns.at_its_limit(tenant)
+        self.turns.give_up(tenant, ticket)
+        ticket.set_exception(
+            self._too_many_at_once() if own else StoreUnavailable("too many questions are being answered; try again shortly")
+        )
 
     def _pass_on(self, tenant: str) -> None:
         while (following := self.turns.leave(tenant)) is not None:
@@ -69,7 +77,7 @@ class Queue:
             if not ticket.done():
                 ticket.set_result(None)
                 return
-            # Its task has just been cancelled, or its time is over: the turn goes further.
+            # Its task has just been cancelled: the turn goes further.
 
     def _too_many_at_once(self) -> QueryError:
         return QueryError(

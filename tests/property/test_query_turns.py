@@ -2,6 +2,7 @@
 
 import asyncio
 import itertools
+import time
 from collections import Counter, defaultdict
 
 import pytest
@@ -147,6 +148,26 @@ async def test_who_waits_too_long_is_told_whose_fault_it_is():
             with pytest.raises(StoreUnavailable):
                 async with under_test.turn("c"):
                     pass
+    assert under_test.turns.tenants() == 0
+
+
+async def test_many_whose_time_ends_at_once_are_told_the_same():
+    """Also in the moment in which a turn comes free: what they waited for are questions of their own tenant."""
+    under_test = queue(waiting_max=20, wait_s_max=0.05)
+
+    async def ask():
+        async with under_test.turn("a"):
+            return 200
+
+    async with under_test.turn("a"):
+        asked = [asyncio.create_task(ask()) for _ in range(20)]
+        await asyncio.sleep(0)
+        # Nothing else of this loop runs meanwhile: the time of all ends in its next round.
+        time.sleep(0.1)  # noqa: ASYNC251 - that is the point
+    ended = await asyncio.gather(*asked, return_exceptions=True)
+    told = Counter(200 if one == 200 else getattr(one, "status", one) for one in ended)
+    assert set(told) == {200, 429}
+    assert told[429] > 10
     assert under_test.turns.tenants() == 0
 
 
