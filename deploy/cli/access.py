@@ -115,7 +115,7 @@ def projects() -> None:
     type=click.IntRange(0),
     help="How long payloads are to be kept; 0: the default. Noted: nothing deletes by it yet.",
 )
-@click.option("--org", metavar="O", help="The organisation the project belongs to.")
+@click.option("--org", metavar="O", help="The organisation the project belongs to, whatever its keys say.")
 @json_option
 def set_(
     data: Path,

@@ -109,10 +109,11 @@ class Access:
         return hash_key(key) in self._by_hash
 
     def projects_of(self, org_id: str) -> frozenset[str]:
-        """Return the projects that belong to an organisation, by their keys or rules."""
-        keys = {key.project_id for key in self.keys.values() if key.org_id == org_id and key.project_id}
-        rules = {rules.project_id for rules in self.rules.values() if rules.org_id == org_id}
-        return frozenset(keys | rules) if org_id else frozenset()
+        """Return the projects that belong to an organisation: by their rules, and by their keys where the rules name none."""
+        ruled = {rules.project_id: rules.org_id for rules in self.rules.values() if rules.org_id}
+        # A revoked key counts too: a project stays its organisation's while it has no key in force.
+        keyed = {key.project_id for key in self.keys.values() if key.org_id == org_id and key.project_id} - ruled.keys()
+        return frozenset(keyed | {project for project, of in ruled.items() if of == org_id}) if org_id else frozenset()
 
     def rules_of(self, project_id: str) -> ProjectRules:
         """Return a project's rules, the defaults where it set none."""

@@ -2,7 +2,7 @@
 
 import pytest
 
-from ingest.contract.access import Access, Key, hash_key, key_record
+from ingest.contract.access import Access, Key, ProjectRules, hash_key, key_record, rules_record
 from ingest.contract.errors import QueryError, StoreUnavailable
 from query_api.http.caller import org_caller, project_caller
 from tests.support.query_service import KEY_A, KEY_B, KEY_INGEST, KEY_ORG, KEY_ORG_EMPTY, KEY_READ, KEY_REVOKED, KEYS
@@ -37,6 +37,22 @@ def test_an_organisation_reads_its_projects_or_some_of_them(access):
         caller.tenant(["proj_a", "proj_of_others"])
     assert caught.value.status == 404
     assert org_caller(headers(x_org_api_key=KEY_ORG_EMPTY), access, caught_up=True).tenant() is None
+
+
+def test_a_projects_rules_decide_whose_it_is(access):
+    """A key made for it with a wrong organisation, revoked or not, opens it to nobody once its rules name the right one."""
+    wrong = Key(id="wrong", key_hash=hash_key("ak_wrong"), project_id="proj_a", org_id="org_2")
+    other = Key(id="other", key_hash=hash_key("oak_other"), project_id="", org_id="org_2")
+    for key in (wrong, other):
+        access.apply(*key_record(key))
+    assert access.projects_of("org_1") == {"proj_a", "proj_b"}
+    access.apply(*rules_record(ProjectRules(project_id="proj_a", org_id="org_1")))
+    assert org_caller(headers(x_org_api_key="oak_other"), access, caught_up=True).tenant() is None
+    assert access.projects_of("org_1") == {"proj_a", "proj_b"}
+    access.apply(*rules_record(ProjectRules(project_id="proj_a", org_id="org_2")))
+    assert access.projects_of("org_1") == {"proj_b"}
+    access.apply(*rules_record(ProjectRules(project_id="proj_b", store_payloads=False)))
+    assert access.projects_of("org_1") == {"proj_b"}
 
 
 def test_a_scope_narrows_an_organisation(access):
