@@ -107,6 +107,8 @@ def patiently(ask: Callable[[], T]) -> T:
 def _events(api: Api, asked: Mapping[str, object], place: str) -> Iterator[tuple[str, dict[str, Any] | None]]:
     """Yield the place and the log of each event of one connection; events without a log have a place alone."""
     with api.open(STREAM, asked, {"last-event-id": place} if place else {}) as answer:
+        if answer.headers.get_content_type() != "text/event-stream":
+            raise LedgerError(f"the answer of {api.url} is no event stream: is it toolledger that listens there?")
         found, data = "", b""
         while raw := answer.line(_LINE_BYTES_MAX):
             text = raw.rstrip(b"\r\n")
