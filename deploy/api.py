@@ -13,6 +13,7 @@ from ingest.contract.addresses import is_http, is_key
 from ingest.contract.errors import ConfigurationError, LedgerError, QueryError
 
 _TIMEOUT_S: Final = 60.0
+_ANOTHER: Final = "is it toolledger that listens there?"
 
 
 class BrokenOffError(Exception):
@@ -31,12 +32,23 @@ class Answer:
         """Return the body as JSON.
 
         Raises:
-            LedgerError: it is not JSON: something else listens at that address.
+            LedgerError: it is no JSON object, or, later, has not the member that is asked for: something else listens at that
+                address.
         """
         try:
-            return json.loads(self.body)
+            found = json.loads(self.body, object_hook=_Members)
         except ValueError:
-            raise LedgerError(f"the answer (HTTP {self.status}) is not JSON: is it toolledger that listens there?") from None
+            raise LedgerError(f"the answer (HTTP {self.status}) is not JSON: {_ANOTHER}") from None
+        if not isinstance(found, dict):
+            raise LedgerError(f"the answer (HTTP {self.status}) is no JSON object: {_ANOTHER}")
+        return found
+
+
+class _Members(dict[str, Any]):
+    """An object of an answer, of which a member that is not there is no fault of ours."""
+
+    def __missing__(self, name: str) -> Any:
+        raise LedgerError(f"the answer has no `{name}`: {_ANOTHER}")
 
 
 class Api:
@@ -179,7 +191,7 @@ def fault(answer: Answer) -> LedgerError:
         error = json.loads(answer.body)["error"]
         message, slug, fix = str(error["message"]), str(error.get("slug", "")), error.get("suggested_fix")
     except (ValueError, KeyError, TypeError):
-        message, slug, fix = f"HTTP {answer.status} without a reason", "", None
+        message, slug, fix = f"HTTP {answer.status} without a reason", "", _ANOTHER
     if answer.status == 401 and not fix:
         fix = "put a key that is in force into TOOLLEDGER_API_KEY"
     return QueryError(answer.status, slug, f"{message.rstrip('.')}{f': {fix}' if fix else ''}")

@@ -1,6 +1,10 @@
 """Follow the live tail over HTTP: each log once, through dropped connections and restarts."""
 
+import io
 import json
+import select
+import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final, TypeVar
@@ -28,8 +32,10 @@ def follow(api: Api, asked: Mapping[str, object]) -> Iterator[dict[str, Any] | N
 
     Raises:
         LedgerError: the service is not there at the beginning, or refuses.
+        BrokenPipeError: whoever reads standard output has gone.
     """
     place, failures, began = "", 0, False
+    unread = _watched(api)
     while True:
         try:
             for found, log in _events(api, asked, place):
@@ -43,17 +49,42 @@ def follow(api: Api, asked: Mapping[str, object]) -> Iterator[dict[str, Any] | N
                     yield log
             reason = "the service ended it"
         except BrokenOffError as error:
-            if not began:
+            if not began and not unread.is_set():
                 raise LedgerError(f"no answer from {api.url} ({error}): start it with `toolledger up`") from None
             reason = str(error)
         except QueryError as error:
             if not began or error.status not in _PASSING:
                 raise
             reason = error.message
+        if unread.is_set():
+            raise BrokenPipeError
         if not failures:
             click.echo(f"connection lost ({reason}); trying again", err=True)
-        time.sleep(min(_PAUSE_S_MAX, _PAUSE_S * 2**failures))
+        unread.wait(min(_PAUSE_S_MAX, _PAUSE_S * 2**failures))
         failures += 1
+
+
+def _watched(api: Api) -> threading.Event:
+    """Return what is set once nobody reads standard output any more; what is waited for at the service then ends too.
+
+    It would be noticed at the next log otherwise, which may not come for hours.
+    """
+    unread = threading.Event()
+    try:
+        output = sys.stdout.fileno()
+    except (OSError, io.UnsupportedOperation):
+        return unread
+    poll = select.poll()
+    # Of a pipe's writing end it tells by itself that the other one is closed.
+    poll.register(output, 0)
+
+    def watch() -> None:
+        poll.poll()
+        unread.set()
+        api.abort()
+
+    threading.Thread(target=watch, daemon=True).start()
+    return unread
 
 
 def patiently(ask: Callable[[], T]) -> T:
@@ -76,6 +107,8 @@ def patiently(ask: Callable[[], T]) -> T:
 def _events(api: Api, asked: Mapping[str, object], place: str) -> Iterator[tuple[str, dict[str, Any] | None]]:
     """Yield the place and the log of each event of one connection; events without a log have a place alone."""
     with api.open(STREAM, asked, {"last-event-id": place} if place else {}) as answer:
+        if answer.headers.get_content_type() != "text/event-stream":
+            raise LedgerError(f"the answer of {api.url} is no event stream: is it toolledger that listens there?")
         found, data = "", b""
         while raw := answer.line(_LINE_BYTES_MAX):
             text = raw.rstrip(b"\r\n")

@@ -1,6 +1,5 @@
 """A log as one line: whole in a pipe, cut to fit on a terminal. Pure but for what a terminal says of itself."""
 
-import os
 import shutil
 import sys
 import unicodedata
@@ -9,6 +8,7 @@ from typing import Any, Final
 
 import click
 
+from deploy.cli.colours import no_colours
 from deploy.cli.common import printable
 
 _USER_CHARS: Final = 16
@@ -20,8 +20,8 @@ _Cell = tuple[str, dict[str, Any]]
 
 
 def colours() -> bool:
-    """Tell whether standard output is to be in colour (https://no-color.org)."""
-    return sys.stdout.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+    """Tell whether standard output is to be in colour."""
+    return sys.stdout.isatty() and not no_colours()
 
 
 def columns() -> int | None:

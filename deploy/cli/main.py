@@ -9,6 +9,7 @@ from typing import Any, Final, TextIO
 
 import click
 
+from deploy.cli.colours import no_colours
 from ingest.contract.errors import LedgerError
 
 # verb: (module, one line of help). In the order of use: run, prepare, feed, look, prove, help.
@@ -63,6 +64,9 @@ class _Verbs(click.Group):
 @click.version_option(package_name="toolledger", prog_name="toolledger", message="%(prog)s %(version)s")
 def cli() -> None:
     """Every tool call of every agent, entered once: searchable as a log, counted exactly once in usage."""
+    if no_colours():
+        # What click paints is plain then, in every verb; rich hears it by itself.
+        click.get_current_context().color = False
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -4,6 +4,7 @@ A consumer that stops early has what it wanted: the call succeeded. What raises 
 on. The pieces are kept as far as a payload reaches, then only counted.
 """
 
+import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
 from typing import Any, Final, TypeVar
 
@@ -93,6 +94,7 @@ def async_streaming(open_call: Callable[..., tuple[Execution, AsyncGenerator[Any
         pieces = Pieces(kept=execution.keeps_payloads)
         advance: Any = source.__anext__
         given: tuple[Any, ...] = ()
+        left: BaseException | None = None
         try:
             while True:
                 outer = execution.enter()
@@ -111,6 +113,8 @@ def async_streaming(open_call: Callable[..., tuple[Execution, AsyncGenerator[Any
                     await source.aclose()
                     raise
                 except BaseException as thrown:
+                    # A loop that ends cancels what closes a stream that was left: the consumer stopped, as above.
+                    left = thrown if isinstance(thrown, asyncio.CancelledError) else None
                     advance, given = source.athrow, (thrown,)
                 else:
                     advance, given = (source.__anext__, ()) if sent is None else (source.asend, (sent,))
@@ -120,7 +124,7 @@ def async_streaming(open_call: Callable[..., tuple[Execution, AsyncGenerator[Any
             raise
         except BaseException as error:
             execution.result = pieces.result()
-            execution.end(error)
+            execution.end(None if error is left else error)
             raise
 
     return streaming

@@ -13,6 +13,7 @@ from typing import Any, Final
 import msgspec
 import orjson
 
+from ingest.contract.surrogates import without_halves
 from ingest.formats import FormatError, decompress
 
 # What can be undone here; a body in another encoding goes on all the same, and the log says that it could not be read.
@@ -50,12 +51,13 @@ class Body:
         """Return the members of a JSON object; None where this is none, or not whole."""
         if not self.whole or self.unread or self.raw.lstrip(_SPACE)[:1] != b"{":
             return None
+        raw = without_halves(self.raw)
         try:
             # The decoder looks only at what it keeps as text.
-            str(self.raw, "utf-8")
-            return _members(self.raw)
+            str(raw, "utf-8")
+            return _members(raw)
         except (ValueError, RecursionError):
-            return _lenient_members(self.raw)
+            return _lenient_members(raw)
 
 
 def read(raw: bytes, headers: Mapping[bytes, bytes], *, bytes_max: int) -> Body:
@@ -144,11 +146,12 @@ def kept(body: Body, *, bytes_max: int) -> tuple[msgspec.Raw, bool]:
     as_json = body.json or body.raw.lstrip(_SPACE)[:1] in (b"{", b"[")
     if body.unread or (not body.whole and as_json):
         return _note(f"not kept: {body.unread or 'larger than is held here'}", body.size), True
-    value = _json(body.raw)
+    raw = without_halves(body.raw) if as_json else body.raw
+    value = _json(raw)
     if value is None:
         return _text(body, bytes_max)
-    if len(body.raw) <= bytes_max:
-        return msgspec.Raw(body.raw.strip(_SPACE)), False
+    if len(raw) <= bytes_max:
+        return msgspec.Raw(raw.strip(_SPACE)), False
     for chars, items in _CUTS:
         encoded = _encode(_cut(value, chars, items, _DEPTH_MAX))
         if len(encoded) <= bytes_max:

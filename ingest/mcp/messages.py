@@ -6,6 +6,7 @@ from typing import Any, Final
 
 import msgspec
 
+from ingest.contract.surrogates import without_halves
 from ingest.mcp.lines import HEAD_BYTES, TAIL_BYTES, Line, TooLong
 
 Members = dict[str, msgspec.Raw]
@@ -39,6 +40,7 @@ def messages(line: Line) -> list[Members]:
     except UnicodeDecodeError:
         # What cannot be a character would make the whole event unreadable later.
         text = text.decode(errors="replace").encode()
+    text = without_halves(text)
     try:
         return [_members(text)] if text[0] == b"{"[0] else [members(one) for one in _batch(text)]
     except RecursionError:

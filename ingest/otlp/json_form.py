@@ -10,6 +10,7 @@ from typing import Any, Final
 
 import msgspec
 
+from ingest.contract.surrogates import without_halves
 from ingest.otlp.spans import (
     PARTS_MAX,
     SPANS_MAX,
@@ -128,6 +129,8 @@ def spans(body: bytes) -> Iterator[Span | Unreadable]:
     """
     if body.count(b"{") > PARTS_MAX:
         raise TooMuch(f"the request holds more than {PARTS_MAX} objects")
+    # SDKs cut long attributes, some of them in the middle of a character; the whole request would go with it.
+    body = without_halves(body)
     try:
         # The slices of the second reading cost more than what they point to: first it must be clear that they are of objects,
         # whose number is known.

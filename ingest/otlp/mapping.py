@@ -74,7 +74,9 @@ def _members(span: Span) -> dict[str, Any]:
     attributes, resource = span.attributes, span.origin.resource
     _check_id("trace id", span.trace_id, TRACE_ID_CHARS)
     _check_id("span id", span.span_id, SPAN_ID_CHARS)
-    if not span.end_ns:
+    if span.start_ns <= 0:
+        raise Malformed("the span has no start")
+    if span.end_ns <= 0:
         raise Malformed("the span has no end")
     tool = _text(names.first(attributes, names.TOOL)) or names.tool_in(span.name)
     arguments = _content(span, names.ARGUMENTS, names.ARGUMENT_EVENTS)

@@ -143,6 +143,34 @@ async def test_a_file_that_breaks_off_is_not_there(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["logs.ndjson"]
 
 
+@pytest.mark.parametrize("answer", [b'{"data":{},"successful":true}', b"[]", b"null", b"<html></html>"])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        *(["logs"], ["log", "x"], ["usage"], ["failures"], ["logs", "--follow"], ["logs", "-o", "-"]),
+        ["send", "tests/data/upstream_errors.ndjson"],
+    ],
+    ids=" ".join,
+)
+async def test_another_server_at_that_address_is_told(arguments, answer):
+    """Exit 2 with one line that asks for it, whatever it answers with a 200."""
+
+    async def other(reader, writer):
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\nconnection: close\r\n")
+        writer.write(b"content-length: %d\r\n\r\n%b" % (len(answer), answer))
+        await writer.drain()
+        writer.close()
+
+    server = await asyncio.start_server(other, "127.0.0.1", 0)
+    async with server:
+        port = server.sockets[0].getsockname()[1]
+        status, out, err = await run(f"http://127.0.0.1:{port}", *arguments)
+    assert (status, out) == (2, "")
+    assert "is it toolledger that listens there?" in err
+    assert len(err.splitlines()) == 1 + (arguments[0] == "send")
+
+
 async def test_what_is_no_file_stays_what_it_is(database, tmp_path):
     """Pipes and devices are written into, a link goes on pointing to its file, and a file keeps its permissions."""
     url, arrivals = database
@@ -175,7 +203,7 @@ async def test_an_export_that_is_ended_leaves_no_part(tmp_path):
 
     async def half(reader, writer):
         await reader.readuntil(b"\r\n\r\n")
-        writer.write(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n5\r\nhalf\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\nx-total-count: 9\r\n\r\n5\r\nhalf\n\r\n")
         await writer.drain()
         began.set()
         await reader.read()

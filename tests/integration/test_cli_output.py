@@ -78,7 +78,7 @@ async def ended(process):
     return process.returncode, out, err.decode()
 
 
-@pytest.mark.parametrize("arguments", COMMANDS, ids=" ".join)
+@pytest.mark.parametrize("arguments", [*COMMANDS, ["logs", "--follow"]], ids=" ".join)
 async def test_a_reader_that_has_seen_enough_is_no_fault(url, arguments):
     """As `head` does: status 0, and not a word."""
     reader, writer = os.pipe()
@@ -87,6 +87,17 @@ async def test_a_reader_that_has_seen_enough_is_no_fault(url, arguments):
         process = started(url, arguments, stdout=writer)
     finally:
         os.close(writer)
+    status, _, err = await ended(process)
+    assert (status, err) == (0, "")
+
+
+async def test_who_follows_ends_with_its_reader(url):
+    """Also where no further log comes that could not be written, as after `| head`."""
+    process = started(url, ["logs", "--follow", "--limit", "2"], stdout=subprocess.PIPE)
+    for _ in range(2):
+        assert await asyncio.to_thread(process.stdout.readline)
+    process.stdout.close()
+    process.stdout = None
     status, _, err = await ended(process)
     assert (status, err) == (0, "")
 

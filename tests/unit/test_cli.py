@@ -224,6 +224,21 @@ def test_a_closed_standard_output_is_no_fault(arguments: list[str]) -> None:
     assert (done.returncode, done.stderr) == (0, "")
 
 
+@pytest.mark.parametrize(("variable", "value", "painted"), [("NO_COLOR", "1", False), ("TERM", "dumb", False), ("X", "", True)])
+def test_colours_can_be_refused(
+    variable: str, value: str, painted: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """By NO_COLOR and by dumb terminals, of every verb that paints by way of click."""
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv(variable, value)
+    verb = click.Command("painted", callback=lambda: click.echo(click.style("red", fg="red")))
+    monkeypatch.setattr(cli, "get_command", lambda *_: verb)
+    monkeypatch.setattr("click.utils.should_strip_ansi", lambda _stream, color: color is False)
+    assert main(["painted"]) == 0
+    assert ("\x1b[31m" in capsys.readouterr().out) is painted
+
+
 def test_a_stack_that_was_killed_is_not_found(tmp_path: Path) -> None:
     ended = subprocess.Popen([sys.executable, "-c", ""])
     ended.wait()

@@ -467,6 +467,24 @@ def test_times_that_are_none_do_not_lose_the_call(ledger: ToolLedger, events: Ev
     assert [event["id"] for event in events()] == ['a "quoted" id']
 
 
+def test_an_async_generator_left_at_the_end_of_the_loop_did_not_fail(ledger: ToolLedger, events: Events) -> None:
+    """The loop cancels what is to close it, so that it sees a cancellation instead of an end."""
+
+    @ledger.tool("STREAM")
+    async def stream() -> AsyncIterator[int]:
+        yield 1
+        yield 2
+
+    async def first() -> int:
+        async for piece in stream():
+            return piece
+        return 0
+
+    assert asyncio.run(first()) == 1
+    (event,) = events()
+    assert (event["status"], response_of(event)) == ("success", [1])
+
+
 def test_a_block_in_a_generator_that_is_left_early_did_not_fail(ledger: ToolLedger, events: Events) -> None:
     """The consumer had enough."""
 

@@ -99,6 +99,8 @@ def test_every_route_of_the_query_service_stays_its_own() -> None:
         ([1], "failed", {"message": "the upstream's answer (HTTP 200) is no JSON object", "type": "unreadable_answer"}),
         (b"", "success", None),
         (b'{"successful": true, "data": NaN}', "success", None),
+        (rb'{"successful": true, "data": "cut \ud83d"}', "success", None),
+        (rb'{"successful": false, "error": "cut \ud83d"}', "failed", {"message": "cut \ufffd"}),
     ],
 )
 def test_what_an_answer_says_decides(answer: Any, status: str, error: dict[str, str] | None) -> None:

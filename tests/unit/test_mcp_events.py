@@ -145,6 +145,20 @@ def test_the_code_of_a_json_rpc_error_is_kept() -> None:
     assert event(call)["error"] == {"message": "Invalid params", "code": -32602}
 
 
+@pytest.mark.parametrize("code", [0xD83D, 0xDE00])
+def test_half_a_surrogate_pair_hides_neither_tool_nor_outcome(code: int) -> None:
+    """As programs write them that cut a text in the middle of an emoji."""
+    half, tracker = chr(code), Tracker()
+    assert not tracker.from_client(asked(arguments={"text": f"cut {half}"}), "", at(0))
+    (call,) = tracker.from_server(
+        line(id=1, result={"isError": True, "content": [{"type": "text", "text": f"no {half}"}]}), "", at(1)
+    )
+    found = event(call)
+    assert (found["tool_slug"], found["status"]) == ("SERVER_PY_ADD", "failed")
+    assert found["error"]["message"] == "no \ufffd"
+    assert found["data"]["request"] == {"text": "cut \ufffd"}
+
+
 def test_an_answer_after_a_cancellation_changes_nothing() -> None:
     tracker = Tracker()
     tracker.from_client(asked(), "", at(0))

@@ -146,6 +146,25 @@ def test_a_message_too_long_is_cut_and_an_event_too_large_loses_attributes_first
     assert "1048576" in told(admission.rejected)
 
 
+@pytest.mark.parametrize(("member", "told"), [("startTimeUnixNano", "no start"), ("endTimeUnixNano", "no end")])
+@pytest.mark.parametrize("value", ["0", 0, None, "-5"])
+def test_a_span_without_a_time_is_told_which(member, told, value):
+    """Not that its duration, counted from 1970, is too long."""
+    request = json.loads(json_of(spans_of(GENAI)))
+    request["resourceSpans"][0]["scopeSpans"][0]["spans"][0][member] = value
+    (broken,) = take_apart(json.dumps(request).encode(), "json", events_max=1).broken
+    assert told in broken.message
+
+
+def test_half_a_surrogate_pair_takes_no_span_with_it():
+    """SDKs that cut texts by UTF-16 write such halves; the span says the rest, and its neighbours all of theirs."""
+    request = json.loads(json_of(spans_of(GENAI, GENAI_FAILED)))
+    request["resourceSpans"][0]["scopeSpans"][0]["spans"][0]["name"] += "\ud83d"
+    found = take_apart(json.dumps(request).encode(), "json", events_max=10)
+    assert (len(found.events), list(found.broken)) == (2, [])
+    assert json.loads(found.events[0])["metadata"]["otel"]["span_name"].endswith("\ufffd")
+
+
 def test_content_types_are_those_of_otlp():
     """With parameters, in any case; nothing else."""
     assert encoding_of("application/x-protobuf") == "protobuf"
