@@ -168,7 +168,8 @@ class RunConsumer(stock.Consumer):  # type: ignore[misc]
         generation = self.app.consumer_generation_id
         if turn != self._turn:
             return {}
-        for tp, records in fetched.records.items():
+        for tp in fetched.records.keys() | fetched.positions.keys():
+            records = fetched.records.get(tp, ())
             self._held_bytes += self._gathered[tp].add(records, time.monotonic(), behind=tp in fetched.behind)
         runs = {}
         for tp in sorted(free, key=lambda tp: -self._gathered[tp].nbytes):

@@ -40,10 +40,11 @@ class Gathering:
         self._bytes_max = bytes_max
         self._records: list[Any] = []
         self._nbytes = 0
-        # Whether the log holds more than what was added; when the first of the records came; what was added last.
+        # Whether the log holds more than what was added; when the first of the records came; when it was fetched
+        # from last; what was added last.
         self._behind = False
         self._begun_s = 0.0
-        self._added_s = 0.0
+        self._asked_s = 0.0
         self.added_nbytes = 0
         self._next_s = 0.0
         # When runs were taken that are not written yet, when the last one was, and how long it took.
@@ -76,8 +77,8 @@ class Gathering:
 
     @property
     def turn(self) -> tuple[bool, float]:
-        """Sorts what was begun before what was not, then by the time of that, or of what was added last."""
-        return not self._records, self._begun_s if self._records else self._added_s
+        """Sorts what was begun before what was not, then by the time of that, or of the last fetch."""
+        return not self._records, self._begun_s if self._records else self._asked_s
 
     @property
     def due_s(self) -> float:
@@ -85,7 +86,7 @@ class Gathering:
         return max(self._next_s, self._begun_s + _FILL_S) if self.fills and self._interval_s else self._next_s
 
     def add(self, records: Sequence[Any], now_s: float, *, behind: bool) -> int:
-        """Take in what was fetched next; return its bytes.
+        """Take in what was fetched next, which may be nothing; return its bytes.
 
         Args:
             behind: whether the log holds more than that already.
@@ -96,8 +97,10 @@ class Gathering:
         self._records += records
         self._nbytes += nbytes
         self._behind = behind
-        self._added_s = now_s
-        self.added_nbytes = nbytes
+        # Its turn is over even if nothing came, so that a broker that is away holds up no other's partitions.
+        self._asked_s = now_s
+        if records:
+            self.added_nbytes = nbytes
         return nbytes
 
     def rests(self, now_s: float) -> bool:

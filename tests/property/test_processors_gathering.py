@@ -39,12 +39,11 @@ def test_every_record_is_in_one_run_in_order_and_runs_at_the_logs_end_are_an_int
     for pause_s, sizes, behind, idle in arrivals:
         now_s += pause_s
         records = [Fetched(offset + index, None if size is None else b"x" * size) for index, size in enumerate(sizes)]
-        if records:
-            begun_s = begun_s if len(gathering) else now_s
-            offset += len(records)
-            sent += records
-            assert gathering.add(records, now_s, behind=behind) == sum(size or 0 for size in sizes)
-            more_is_there = behind
+        begun_s = begun_s if len(gathering) else now_s
+        offset += len(records)
+        sent += records
+        assert gathering.add(records, now_s, behind=behind) == sum(size or 0 for size in sizes)
+        more_is_there = behind
         assert gathering.fills == (more_is_there and len(gathering) > 0)
         if not gathering.ready(now_s, idle=idle):
             assert not len(gathering) or now_s < gathering.due_s
@@ -131,7 +130,7 @@ def test_a_run_of_a_backlog_is_filled_while_others_are_in_work() -> None:
 
 
 def test_whose_turn_it_is_to_be_fetched_from() -> None:
-    """What was begun is filled first, the oldest before the others; then what got nothing for the longest time."""
+    """What was begun is filled first, the oldest before the others; then what was not asked for the longest time."""
     names = {}
     for name, added_s in (("b", 3.0), ("a", 1.0), ("d", 4.0), ("c", 2.0)):
         names[name] = Gathering(interval_s=INTERVAL_S, bytes_max=BYTES_MAX)
@@ -140,6 +139,8 @@ def test_whose_turn_it_is_to_be_fetched_from() -> None:
     names["d"].take(5.0, sharers=1)
     names["a"].add([Fetched(1, b"x")], 6.0, behind=True)
     assert sorted(names, key=lambda name: names[name].turn) == ["a", "b", "c", "d"]
+    names["c"].add([], 7.0, behind=True)
+    assert sorted(names, key=lambda name: names[name].turn) == ["a", "b", "d", "c"], "asked in vain, its turn is over"
 
 
 @given(st.lists(st.tuples(st.integers(1, 1500), st.floats(0, 100), st.booleans(), st.booleans())), st.integers(-100, 5000))
