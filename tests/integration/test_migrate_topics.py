@@ -12,10 +12,11 @@ from deploy import migrate
 from deploy import topics as topic_admin
 from ingest.contract import store
 from ingest.contract.errors import BrokerUnavailable, ConfigurationError, StoreUnavailable
+from ingest.contract.tables import OWN_ID, own_id
 from ingest.contract.topics import CONTROL, TOOL_EXECUTIONS, Topic, topics
 from query_api.failures import groups as failures
 from query_api.filters import FAILED_USER, Filter
-from query_api.logs import Search, search_statement
+from query_api.logs import Search, detail_statement, search_statement
 from query_api.tenant import Tenant
 from tests.support.parts import popen
 from tests.support.process import eventually
@@ -107,9 +108,10 @@ def test_rows_of_older_tables_are_in_the_new_indexes_once_it_returns(database_ur
             f" FROM numbers({part * 50_000}, 50_000)"
         )
     assert migrate.apply(database_url)[0].version == 12
-    values = {"id": "log_123456", "user_id": "u7", "session_id": "s77", "trace_id": "t40000", "request_id": "r0"}
+    values = {"user_id": "u7", "session_id": "s77", "trace_id": "t40000", "request_id": "r0"}
     names = {column: f"rows_of_{column.removesuffix('_id')}" for column in values}
     values[FAILED_USER], names[FAILED_USER] = "u7", "rows_of_failed_user"
+    values[OWN_ID], names[OWN_ID] = own_id("p", "log_123456"), "rows_of_own_id"
     filled = client.query(
         "SELECT name FROM system.data_skipping_indices WHERE database = currentDatabase() AND table = 'tool_executions'"
         " AND data_compressed_bytes > 0"
@@ -123,18 +125,24 @@ def test_rows_of_older_tables_are_in_the_new_indexes_once_it_returns(database_ur
         assert found[0][0][0]
         plan = "\n".join(row[0] for row in client.query(f"EXPLAIN indexes = 1 SELECT id {asked}").result_rows)
         assert f"Name: {names[column]}\n" in plan
-    # Both questions about a user's failures are led by the index of these.
+    # Both questions about a user's failures are led by the index of these, and both about a log by that of ids.
     tenant = Tenant(projects=("p",), key_hash="")
     search = Search(
         limit=20,
         filters=[Filter(field="status", operator="==", value="failed"), Filter(field="user_id", operator="==", value="u7")],
     )
     question = failures.Question(from_ms=0, to_ms=10**9, limit=20, filters={"user_id": ("u7", "u8")})
-    for statement in (search_statement(tenant, search), failures.statement(tenant, question)):
+    by_id = Search(limit=20, filters=[Filter(field="log_id", operator="==", value="log_7")])
+    for name, statement in (
+        ("rows_of_failed_user", search_statement(tenant, search)),
+        ("rows_of_failed_user", failures.statement(tenant, question)),
+        ("rows_of_own_id", search_statement(tenant, by_id)),
+        ("rows_of_own_id", detail_statement(Tenant(projects=("p", "q"), key_hash=""), "log_7")),
+    ):
         plan = "\n".join(
             row[0] for row in client.query(f"EXPLAIN indexes = 1 {statement.text}", statement.parameters()).result_rows
         )
-        assert "Name: rows_of_failed_user\n" in plan
+        assert f"Name: {name}\n" in plan
     client.close()
 
 
