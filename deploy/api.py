@@ -13,7 +13,8 @@ from ingest.contract.addresses import is_http, is_key
 from ingest.contract.errors import ConfigurationError, LedgerError, QueryError
 
 _TIMEOUT_S: Final = 60.0
-_ANOTHER: Final = "is it toolledger that listens there?"
+# What is asked of whoever gets an answer that is not ours.
+ANOTHER: Final = "is it toolledger that listens there?"
 
 
 class BrokenOffError(Exception):
@@ -38,9 +39,9 @@ class Answer:
         try:
             found = json.loads(self.body, object_hook=_Members)
         except ValueError:
-            raise LedgerError(f"the answer (HTTP {self.status}) is not JSON: {_ANOTHER}") from None
+            raise LedgerError(f"the answer (HTTP {self.status}) is not JSON: {ANOTHER}") from None
         if not isinstance(found, dict):
-            raise LedgerError(f"the answer (HTTP {self.status}) is no JSON object: {_ANOTHER}")
+            raise LedgerError(f"the answer (HTTP {self.status}) is no JSON object: {ANOTHER}")
         return found
 
 
@@ -48,7 +49,7 @@ class _Members(dict[str, Any]):
     """An object of an answer, of which a member that is not there is no fault of ours."""
 
     def __missing__(self, name: str) -> Any:
-        raise LedgerError(f"the answer has no `{name}`: {_ANOTHER}")
+        raise LedgerError(f"the answer has no `{name}`: {ANOTHER}")
 
 
 class Api:
@@ -191,7 +192,7 @@ def fault(answer: Answer) -> LedgerError:
         error = json.loads(answer.body)["error"]
         message, slug, fix = str(error["message"]), str(error.get("slug", "")), error.get("suggested_fix")
     except (ValueError, KeyError, TypeError):
-        message, slug, fix = f"HTTP {answer.status} without a reason", "", _ANOTHER
+        message, slug, fix = f"HTTP {answer.status} without a reason", "", ANOTHER
     if answer.status == 401 and not fix:
         fix = "put a key that is in force into TOOLLEDGER_API_KEY"
     return QueryError(answer.status, slug, f"{message.rstrip('.')}{f': {fix}' if fix else ''}")

@@ -59,7 +59,7 @@ class Tenant:
 
 @dataclass(frozen=True, slots=True)
 class OwnIds:
-    """Ids of calls as a value of a statement: compared with `OWN_ID`, bound as Array(String): the tenant's own alone."""
+    """Ids of the tenant's calls as a value of a statement: compared with `OWN_ID`, bound as Array(String)."""
 
     ids: tuple[str, ...]
 

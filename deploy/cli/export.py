@@ -11,7 +11,7 @@ from typing import BinaryIO, Final, NoReturn
 
 import click
 
-from deploy.api import Api, BrokenOffError
+from deploy.api import ANOTHER, Api, BrokenOffError
 from ingest.contract.errors import LedgerError
 
 EXPORT: Final = "/v1/logs/export"
@@ -88,7 +88,7 @@ def _take(api: Api, asked: Mapping[str, object], target: BinaryIO) -> int:
         with api.open(EXPORT, asked) as answer:
             told = answer.headers.get("x-total-count", "")
             if not told.isdigit():
-                raise LedgerError(f"the answer of {api.url} is no export: is it toolledger that listens there?")
+                raise LedgerError(f"the answer of {api.url} is no export: {ANOTHER}")
             total = int(told)
             lines = asked["format"] != "parquet"
             with _progress(total if lines else None) as advance:

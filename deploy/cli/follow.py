@@ -11,7 +11,7 @@ from typing import Any, Final, TypeVar
 
 import click
 
-from deploy.api import Api, BrokenOffError
+from deploy.api import ANOTHER, Api, BrokenOffError
 from ingest.contract.errors import ConfigurationError, LedgerError, QueryError
 
 T = TypeVar("T")
@@ -108,7 +108,7 @@ def _events(api: Api, asked: Mapping[str, object], place: str) -> Iterator[tuple
     """Yield the place and the log of each event of one connection; events without a log have a place alone."""
     with api.open(STREAM, asked, {"last-event-id": place} if place else {}) as answer:
         if answer.headers.get_content_type() != "text/event-stream":
-            raise LedgerError(f"the answer of {api.url} is no event stream: is it toolledger that listens there?")
+            raise LedgerError(f"the answer of {api.url} is no event stream: {ANOTHER}")
         found, data = "", b""
         while raw := answer.line(_LINE_BYTES_MAX):
             text = raw.rstrip(b"\r\n")
