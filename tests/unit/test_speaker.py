@@ -15,11 +15,11 @@ def test_a_pipe_that_nobody_reads_holds_nobody_up() -> None:
     saying.start()
     saying.join(30)
     assert not saying.is_alive()
-    speaker.close()
     text = b""
     while b"left out" not in text:
         text += os.read(reading, 65_536)
         speaker.say("and on")
+    speaker.close()
     lines = text.decode().splitlines()
     assert lines[:3] == [f"line {number} {'x' * 200}" for number in range(3)]
     said = [line for line in lines if line.startswith("line ")]
