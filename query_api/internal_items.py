@@ -3,14 +3,13 @@
 Members that clients of this shape require but no event has are there and empty: `icon`, `version`.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from typing import Any, Final
 
 import msgspec
 import orjson
 
 from query_api import log_items
-from query_api.logs import DETAIL_COLUMNS, ITEM_COLUMNS
 
 _parts = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 
@@ -60,9 +59,8 @@ def fields() -> dict[str, Any]:
     return {"fields": {"action_execution": known}}
 
 
-def item(row: Sequence[Any]) -> dict[str, Any]:
-    """Return one log of a listing, from a row that begins with `ITEM_COLUMNS`."""
-    values = dict(zip(ITEM_COLUMNS, row, strict=False))
+def item(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return one log of a listing."""
     return {
         "id": values["id"],
         "actionKey": values["tool_slug"],
@@ -78,9 +76,8 @@ def item(row: Sequence[Any]) -> dict[str, Any]:
     } | _charged(values)
 
 
-def detail(row: Sequence[Any]) -> dict[str, Any]:
-    """Return one log in full, from a row of `DETAIL_COLUMNS`."""
-    values = dict(zip(DETAIL_COLUMNS, row, strict=True))
+def detail(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return one log in full."""
     start_ms, duration_ms = values["toUnixTimestamp64Milli(timestamp)"], values["duration_ms"]
     failed = values["status"] == "failed"
     stored = values["data"]
@@ -120,12 +117,12 @@ def _object(value: msgspec.Raw | None) -> Any:
     return orjson.Fragment(text) if text[:1] == b"{" else {"value": orjson.Fragment(text)}
 
 
-def _error(values: dict[str, Any]) -> dict[str, str]:
+def _error(values: Mapping[str, Any]) -> dict[str, str]:
     names = {"message": "error_message", "code": "error_code", "type": "error_type"}
     return {name: values[column] for name, column in names.items() if values[column]}
 
 
-def _charged(values: dict[str, Any]) -> dict[str, Any]:
+def _charged(values: Mapping[str, Any]) -> dict[str, Any]:
     """Return the two members that stand beside the metadata here, where the producer gave them."""
     given = log_items.typed_members(values["metadata"])
     spelled = {"credential_source": "credentialSource", "instant_charge": "instantCharge"}

@@ -4,14 +4,14 @@ Optional members are absent, never null. What a producer sent as JSON (`data`, t
 answer as the bytes it was stored as: numbers keep their spelling, members their order.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 import msgspec
 import orjson
 
-from query_api.logs import DETAIL_COLUMNS, ITEM_COLUMNS
+from query_api.logs import DETAIL_COLUMNS, SHOWN
 from query_api.paging import Place
 
 TYPE: Final = "tool.execution"
@@ -52,25 +52,14 @@ def place_of(row: Sequence[Any]) -> Place:
     return Place(timestamp_ms=row[1], id=row[0])
 
 
-def item(row: Sequence[Any]) -> dict[str, Any]:
-    """Return one log of a page, from a row of `ITEM_COLUMNS`."""
-    return _item(dict(zip(ITEM_COLUMNS, row, strict=True)))
+def values_of(row: Sequence[Any]) -> dict[str, Any]:
+    """Return what is known of a log by name, from a row of `ITEM_COLUMNS` or `DETAIL_COLUMNS`."""
+    values = dict(zip(DETAIL_COLUMNS, row, strict=False))
+    return values | dict(zip(SHOWN, orjson.loads(values["shown"]), strict=True))
 
 
-def detail(row: Sequence[Any]) -> dict[str, Any]:
-    """Return one log in full, from a row of `DETAIL_COLUMNS`."""
-    values = dict(zip(DETAIL_COLUMNS, row, strict=True))
-    start_ms = values["toUnixTimestamp64Milli(timestamp)"]
-    duration_ms = values["duration_ms"]
-    return _item(values) | {
-        "timings": {"start_time": start_ms, "end_time": start_ms + duration_ms},
-        "context": _present(values, "session_id", "trace_id", "request_id"),
-        "source": _present(values, "host", "framework", "language"),
-        "data": orjson.Fragment(values["data"]) if values["data"][:1] == "{" else _EMPTY,
-    }
-
-
-def _item(values: dict[str, Any]) -> dict[str, Any]:
+def item(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return one log of a page."""
     failed = values["status"] == "failed"
     found: dict[str, Any] = {
         "id": values["id"],
@@ -88,7 +77,18 @@ def _item(values: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def metadata(values: dict[str, Any], *, texts: Sequence[str] = ("instant_charge",)) -> dict[str, Any]:
+def detail(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return one log in full."""
+    start_ms, duration_ms = values["toUnixTimestamp64Milli(timestamp)"], values["duration_ms"]
+    return item(values) | {
+        "timings": {"start_time": start_ms, "end_time": start_ms + duration_ms},
+        "context": _present(values, "session_id", "trace_id", "request_id"),
+        "source": _present(values, "host", "framework", "language"),
+        "data": orjson.Fragment(values["data"]) if values["data"][:1] == "{" else _EMPTY,
+    }
+
+
+def metadata(values: Mapping[str, Any], *, texts: Sequence[str] = ("instant_charge",)) -> dict[str, Any]:
     """Return the producer's members, the flat spellings, and the nested ones `tool.slug` and `toolkit.slug`.
 
     Args:
@@ -129,10 +129,10 @@ def _spliced(members: dict[str, msgspec.Raw]) -> dict[str, Any]:
     return {name: orjson.Fragment(bytes(raw)) for name, raw in members.items()}
 
 
-def _parent(values: dict[str, Any]) -> dict[str, str] | None:
+def _parent(values: Mapping[str, Any]) -> dict[str, str] | None:
     log_id, tool_slug = values["parent_log_id"], values["parent_tool_slug"]
     return {"log_id": log_id, "tool_slug": tool_slug} if log_id or tool_slug else None
 
 
-def _present(values: dict[str, Any], *names: str) -> dict[str, Any]:
+def _present(values: Mapping[str, Any], *names: str) -> dict[str, Any]:
     return {name: values[name] for name in names if values[name]}

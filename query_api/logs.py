@@ -21,14 +21,12 @@ _STRETCH_MS: Final = 3_600_000
 # Fields of which each value stands in many logs; of any other one an index finds the few there are.
 _COMMON: Final = frozenset(("status", "tool_slug", "toolkit_slug", "failure_class", "parent_tool_slug"))
 
-ITEM_COLUMNS: Final = (
-    "id",
-    "toUnixTimestamp64Milli(timestamp)",
+# What is shown of a log and told by one column, in its order (`deploy/clickhouse/0017_shown.sql`).
+SHOWN: Final = (
     "status",
     "level",
     "message",
     "duration_ms",
-    "project_id",
     "tool_slug",
     "toolkit_slug",
     "user_id",
@@ -45,9 +43,12 @@ ITEM_COLUMNS: Final = (
     "error_type",
     "parent_log_id",
     "parent_tool_slug",
-    "metadata",
+    "framework",
+    "language",
+    "host",
 )
-DETAIL_COLUMNS: Final = (*ITEM_COLUMNS, "framework", "language", "host", "data")
+ITEM_COLUMNS: Final = ("id", "toUnixTimestamp64Milli(timestamp)", "project_id", "metadata", "shown")
+DETAIL_COLUMNS: Final = (*ITEM_COLUMNS, "data")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

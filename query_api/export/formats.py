@@ -16,7 +16,6 @@ import zstandard
 from query_api import log_items
 from query_api.export.sql import Export
 from query_api.live.pages import one_line
-from query_api.logs import ITEM_COLUMNS
 from query_api.store import Row
 
 Format = Literal["ndjson", "csv", "parquet"]
@@ -55,12 +54,13 @@ class Ndjson:
     """A log a line, as the API shows it: with payloads as a detail, without as a search does."""
 
     def __init__(self, export: Export) -> None:
-        self._data = export.data
+        self._columns = export.columns
+        self._shown = log_items.detail if export.data else log_items.item
 
     def rows(self, rows: Sequence[Row]) -> bytes:
         """Return lines."""
-        shown = log_items.detail if self._data else _item
-        return b"".join(one_line(orjson.dumps(shown(row))) + b"\n" for row in rows)
+        values = (dict(zip(self._columns, row, strict=True)) for row in rows)
+        return b"".join(one_line(orjson.dumps(self._shown(one))) + b"\n" for one in values)
 
     def end(self) -> bytes:
         """Return nothing."""
@@ -186,10 +186,6 @@ def coding(accepted: str, kind: Format) -> str | None:
 def flat_columns(export: Export) -> tuple[str, ...]:
     """Return the columns of CSV and Parquet, in the order of rows."""
     return tuple(_TIMESTAMP if "timestamp" in name else name for name in export.columns)
-
-
-def _item(row: Row) -> dict[str, Any]:
-    return log_items.item(row[: len(ITEM_COLUMNS)])
 
 
 def _cell(name: str, value: Any) -> Any:

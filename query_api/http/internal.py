@@ -9,7 +9,7 @@ from starlette.requests import Request
 
 from ingest.contract.errors import QueryError
 from ingest.contract.http_errors import slug_of
-from query_api import internal_items, internal_logs
+from query_api import internal_items, internal_logs, log_items
 from query_api.filters import FILTERS_MAX
 from query_api.http import members
 from query_api.http.caller import Caller
@@ -17,7 +17,7 @@ from query_api.http.edge import Answer, Services, read_body
 from query_api.http.members import Faults
 from query_api.internal_items import FIELDS, OPERATIONS
 from query_api.internal_logs import Behind, Cursor, Listing
-from query_api.logs import detail_statement
+from query_api.logs import ITEM_COLUMNS, detail_statement
 from query_api.store import TOO_LARGE, Row
 from query_api.tenant import Tenant
 
@@ -43,7 +43,8 @@ async def listing(request: Request, caller: Caller, services: Services) -> Answe
     progress = await services.freshness.get()
     behind = None if cursor is None else await _behind(tenant, asked, cursor, services)
     rows, following = await _page(tenant, asked, behind, services)
-    answer = {"data": [internal_items.item(row) for row in rows], "nextCursor": following and following.number()}
+    logs = [log_items.values_of(row[: len(ITEM_COLUMNS)]) for row in rows]
+    answer = {"data": [internal_items.item(one) for one in logs], "nextCursor": following and following.number()}
     return Answer(body=orjson.dumps(answer), complete_until_ms=progress.complete_until_ms)
 
 
@@ -54,7 +55,8 @@ async def detail(request: Request, caller: Caller, services: Services) -> Answer
     if not rows:
         error = QueryError(404, slug_of(404), "Log not found")
         return Answer(error=error, complete_until_ms=progress.complete_until_ms)
-    return Answer(body=orjson.dumps(internal_items.detail(rows[0])), complete_until_ms=progress.complete_until_ms)
+    found = internal_items.detail(log_items.values_of(rows[0]))
+    return Answer(body=orjson.dumps(found), complete_until_ms=progress.complete_until_ms)
 
 
 async def fields(_request: Request, _caller: Caller, _services: Services) -> Answer:

@@ -36,7 +36,7 @@ async def search(request: Request, caller: Caller, services: Services) -> Answer
     limit, rows = await _rows(tenant, question, services)
     page = rows[:limit]
     following = cursors.write(log_items.place_of(page[-1])) if len(rows) > limit else None
-    answer = {"logs": [log_items.item(row) for row in page], "next_cursor": following}
+    answer = {"logs": [log_items.item(log_items.values_of(row)) for row in page], "next_cursor": following}
     return Answer(body=orjson.dumps(answer), complete_until_ms=progress.complete_until_ms)
 
 
@@ -49,7 +49,8 @@ async def detail(request: Request, caller: Caller, services: Services) -> Answer
     if not rows:
         error = QueryError(404, slug_of(404), "Log not found")
         return Answer(error=error, complete_until_ms=progress.complete_until_ms)
-    return Answer(body=orjson.dumps(log_items.detail(rows[0])), complete_until_ms=progress.complete_until_ms)
+    found = log_items.detail(log_items.values_of(rows[0]))
+    return Answer(body=orjson.dumps(found), complete_until_ms=progress.complete_until_ms)
 
 
 async def _rows(tenant: Tenant, question: Search, services: Services) -> tuple[int, list[Row]]:

@@ -157,8 +157,8 @@ async def _rows(
 
 def _lines(rows: Sequence[Row], hours: Mapping[int, int]) -> list[Line]:
     return [
-        Line(partition, offset, index, hours[partition], fits, one_line(orjson.dumps(log_items.item(values))))
-        for partition, offset, index, fits, *values in rows
+        Line(partition, offset, index, hours[partition], fits, one_line(orjson.dumps(log_items.item(log_items.values_of(row)))))
+        for partition, offset, index, fits, *row in rows
     ]
 
 

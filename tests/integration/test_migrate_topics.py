@@ -16,7 +16,7 @@ from ingest.contract.tables import OWN_ID, own_id
 from ingest.contract.topics import CONTROL, TOOL_EXECUTIONS, Topic, topics
 from query_api.failures import groups as failures
 from query_api.filters import FAILED_USER, Filter
-from query_api.logs import Search, detail_statement, search_statement
+from query_api.logs import SHOWN, Search, detail_statement, search_statement
 from query_api.tenant import Tenant
 from tests.support.parts import popen
 from tests.support.process import eventually
@@ -91,8 +91,8 @@ def test_a_migration_that_broke_off_is_taken_up_again(database_url: str, tmp_pat
     assert _tables(database_url) >= {"one", "two"}
 
 
-def test_rows_of_older_tables_are_in_the_new_indexes_once_it_returns(database_url: str, tmp_path: Path) -> None:
-    """Tables as they were before version 12, with rows in several parts: every value is found by its index."""
+def test_rows_of_older_tables_are_in_the_new_indexes_and_columns_once_it_returns(database_url: str, tmp_path: Path) -> None:
+    """Tables as they were before version 12, with rows in several parts: each value is found by its index, each row shown as it is."""
     for file in sorted(migrate.FOLDER.glob("*.sql"))[:11]:
         shutil.copy(file, tmp_path)
     migrate.apply(database_url, folder=tmp_path)
@@ -108,6 +108,13 @@ def test_rows_of_older_tables_are_in_the_new_indexes_once_it_returns(database_ur
             f" FROM numbers({part * 50_000}, 50_000)"
         )
     assert migrate.apply(database_url)[0].version == 12
+    parts = (
+        "SELECT countDistinct(name) FROM system.{} WHERE database = currentDatabase() AND active AND table = 'tool_executions'"
+    )
+    with_column = parts.format("parts_columns") + " AND column = 'shown'"
+    assert client.query(with_column).result_rows == client.query(parts.format("parts")).result_rows
+    others = f"SELECT count() FROM tool_executions WHERE shown != toJSONString(tuple({', '.join(SHOWN)}))"
+    assert client.query(others).result_rows == [(0,)]
     values = {"user_id": "u7", "session_id": "s77", "trace_id": "t40000", "request_id": "r0"}
     names = {column: f"rows_of_{column.removesuffix('_id')}" for column in values}
     values[FAILED_USER], names[FAILED_USER] = "u7", "rows_of_failed_user"

@@ -426,10 +426,10 @@ async def test_a_log_that_cannot_be_shown_stops_nobody_elses_tail(database, http
     arrivals = Arrivals(client)
     shown = log_items.item
 
-    def item(row):
-        if row[0].startswith("poison"):
+    def item(values):
+        if values["id"].startswith("poison"):
             raise RecursionError
-        return shown(row)
+        return shown(values)
 
     monkeypatch.setattr(log_items, "item", item)
     async with query_service(url) as service:

@@ -3,7 +3,7 @@
 import orjson
 
 from query_api import log_items
-from query_api.logs import DETAIL_COLUMNS
+from query_api.logs import DETAIL_COLUMNS, SHOWN
 
 DEFAULTS = {
     "id": "log_1",
@@ -19,8 +19,9 @@ DEFAULTS = {
 
 
 def detail(**fields):
-    values = {name: "" for name in DETAIL_COLUMNS} | DEFAULTS | fields
-    return orjson.dumps(log_items.detail([values[name] for name in DETAIL_COLUMNS]))
+    values = {name: "" for name in (*DETAIL_COLUMNS, *SHOWN)} | DEFAULTS | fields
+    values["shown"] = orjson.dumps([values[name] for name in SHOWN]).decode()
+    return orjson.dumps(log_items.detail(log_items.values_of([values[name] for name in DETAIL_COLUMNS])))
 
 
 def test_optional_members_are_absent_and_required_ones_are_there():
