@@ -92,7 +92,7 @@ def test_a_migration_that_broke_off_is_taken_up_again(database_url: str, tmp_pat
 
 
 def test_rows_of_older_tables_are_in_the_new_indexes_and_columns_once_it_returns(database_url: str, tmp_path: Path) -> None:
-    """Tables as they were before version 12, with rows in several parts: values are found by their indexes and shown as they are."""
+    """Tables as they were before version 12, with rows in several parts: values are found by index, rows shown as they are."""
     for file in sorted(migrate.FOLDER.glob("*.sql"))[:11]:
         shutil.copy(file, tmp_path)
     migrate.apply(database_url, folder=tmp_path)
