@@ -24,6 +24,8 @@ from ingest.contract.tables import SCHEMA_MIGRATIONS
 
 FOLDER: Final = Path(__file__).parent / "clickhouse"
 _FILE: Final = re.compile(r"(\d{4})_(\w+)\.sql")
+# What a file was before a change that only tables made from then on need to have.
+_FORMER: Final = re.compile(r"^-- former checksum: ([0-9a-f]{64})$", re.MULTILINE)
 _DATABASE: Final = re.compile(r"\w{1,128}")
 _MUTATIONS: Final = (
     "SELECT parts_to_do, latest_fail_reason FROM system.mutations"
@@ -36,11 +38,16 @@ _COLUMNS: Final = "(version UInt32, name String, checksum String, applied_at Dat
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Migration:
-    """One numbered file."""
+    """One numbered file.
+
+    Args:
+        former: checksums it had before, of which nothing has to be done where it was applied.
+    """
 
     version: int
     name: str
     statements: tuple[str, ...]
+    former: frozenset[str] = frozenset()
 
     @property
     def checksum(self) -> str:
@@ -68,7 +75,8 @@ def read(folder: Path = FOLDER) -> list[Migration]:
         if version in found:
             raise ConfigurationError(f"{path.name} has the number of {found[version].label}: give it the next free one")
         text = path.read_text(encoding="utf-8")
-        found[version] = Migration(version=version, name=match.group(2), statements=tuple(statements(text)))
+        former = frozenset(_FORMER.findall(text))
+        found[version] = Migration(version=version, name=match.group(2), statements=tuple(statements(text)), former=former)
     return list(found.values())
 
 
@@ -83,7 +91,8 @@ def pending(migrations: Sequence[Migration], recorded: Sequence[tuple[int, str]]
         ConfigurationError: a file was changed after it was applied.
     """
     for migration in migrations:
-        if any(version == migration.version and checksum != migration.checksum for version, checksum in recorded):
+        known = {migration.checksum, *migration.former}
+        if any(version == migration.version and checksum not in known for version, checksum in recorded):
             raise ConfigurationError(
                 f"{migration.label}.sql was changed after it was applied: restore it, and put the change into a new file"
             )

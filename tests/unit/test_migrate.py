@@ -51,6 +51,17 @@ def test_a_file_that_was_changed_after_it_was_applied_is_refused_by_name() -> No
         pending([_one(1), _one(2)], [(2, "another")])
 
 
+def test_a_file_that_says_what_it_was_before_counts_as_applied_where_it_was_that(tmp_path: Path) -> None:
+    """A change for tables that are yet to be made asks nothing of those that were."""
+    before = _one(1).checksum
+    (tmp_path / "0001_n1.sql").write_text(f"-- former checksum: {before}\nCREATE TABLE IF NOT EXISTS t (a Int16)")
+    (changed,) = read(tmp_path)
+    assert pending([changed], [(1, before)]) == pending([changed], [(1, changed.checksum)]) == []
+    assert pending([changed], []) == [changed]
+    with pytest.raises(ConfigurationError, match="was changed"):
+        pending([changed], [(1, "another")])
+
+
 @pytest.mark.parametrize("names", [["1_a.sql"], ["0001_a.sql", "0001_b.sql"], ["0001-a.sql"]])
 def test_a_misnamed_or_doubled_file_is_refused(tmp_path: Path, names: list[str]) -> None:
     for name in names:
