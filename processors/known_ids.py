@@ -92,7 +92,7 @@ async def _by_id(candidates: Candidates, project: str, places: Sequence[int], as
         rows = await ask(
             f"SELECT id, anyIf(content_hash, NOT {_OWN}), countIf(NOT {_OWN}) AS others FROM {tables.TOOL_EXECUTIONS}"
             f" WHERE project_id = %(project)s AND {tables.OWN_ID} IN %(ids)s GROUP BY id HAVING others > 0",
-            {"project": project, "ids": [tables.own_id(project, one) for one in some], **_own(candidates.batch)},
+            {"project": project, "ids": [tables.own_value(project, one) for one in some], **_own(candidates.batch)},
             READ_INDEXES,
         )
         found.update((some[event], content) for event, content, _ in rows)

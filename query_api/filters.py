@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from typing import Any, Final, Literal, get_args
 
 from ingest.contract.event import IDENTIFIER_CHARS_MAX
-from ingest.contract.tables import OWN_ID
-from query_api.tenant import OwnIds
+from ingest.contract.tables import OWN, OWN_FAILED_USER, OWN_ID
+from query_api.tenant import OwnValues
 
 Field = Literal[
     "tool_slug",
@@ -57,9 +57,8 @@ TEXT_CHARS_MAX: Final = 1000
 _FEW_VALUES: Final = frozenset(("tool_slug", "toolkit_slug", "status", "failure_class", "parent_tool_slug"))
 _COLUMNS: Final = {"log_id": ("id",), "text": ("message", "error_message")}
 
-# The user of a failed call, as the index `rows_of_failed_user` has it: what follows from two conditions is said once more, so
-# that the few failures of a user are not looked for among all of their calls.
-FAILED_USER: Final = "if(status = 'failed', user_id, '')"
+# By what an equal value of a field is found; an empty one is not, because it stands in many calls.
+_INDEXED: Final = {"log_id": OWN_ID, **OWN}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, order=True)
@@ -96,9 +95,12 @@ def conditions(filters: Sequence[Filter]) -> tuple[list[str], dict[str, Any]]:
             continue
         assert refusal(one.field, one.value) is None, "whoever makes a filter of a request asks `refusal` first"
         name = f"f{len(values)}"
-        if one.field == "log_id" and one.operator == "==":
-            values[name] = OwnIds((one.value,))
-            texts.append(f"{OWN_ID} IN {{{name}:Array(String)}}")
+        indexed = _INDEXED.get(one.field) if one.operator == "==" else None
+        if indexed is not None and (one.value or indexed == OWN_ID):
+            # Of a user's failures only these are looked for, and not among all of their calls.
+            failures = one.field == "user_id" and _FAILED in filters
+            values[name] = OwnValues((one.value,))
+            texts.append(f"{OWN_FAILED_USER if failures else indexed} IN {{{name}:Array(String)}}")
             continue
         values[name] = one.value
         columns = _COLUMNS.get(one.field, (one.field,))
@@ -107,8 +109,6 @@ def conditions(filters: Sequence[Filter]) -> tuple[list[str], dict[str, Any]]:
         every = one.operator in ("!=", "not_contains") if one.value else one.operator in ("==", "not_contains")
         parts = [_condition(column, one.operator, f"{{{name}:String}}") for column in columns]
         texts.append((" AND " if every else " OR ").join(parts))
-        if one.field == "user_id" and one.operator == "==" and one.value and _FAILED in filters:
-            texts.append(f"{FAILED_USER} = {{{name}:String}}")
     return texts, values
 
 

@@ -21,10 +21,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from ingest.contract.tables import OWN_ID, TOOL_EXECUTIONS
+from ingest.contract.tables import OWN, OWN_ID, TOOL_EXECUTIONS
 from query_api.filters import VALUE_CHARS_MAX, folded
 from query_api.logs import ITEM_COLUMNS
-from query_api.tenant import OwnIds, Statement, Tenant
+from query_api.tenant import OwnValues, Statement, Tenant
 
 # 2014-12-01: a month before the oldest event, so that page numbers and epoch times, which are no cursors, are refused as such.
 _BASE_MS: Final = 1_417_392_000_000
@@ -180,8 +180,11 @@ def _conditions(listing: Listing) -> tuple[list[str], dict[str, Any]]:
         equal = sorted({value for value in allowed if len(value) <= VALUE_CHARS_MAX})
         given = f"{{{name}:Array(String)}}"
         if column == "id":
-            values[name] = OwnIds(tuple(equal))
+            values[name] = OwnValues(tuple(equal))
             texts.append(f"{OWN_ID} IN {given}")
+        elif column in OWN and exact:
+            values[name] = OwnValues(tuple(value for value in equal if value))
+            texts.append(f"{OWN[column]} IN {given}" + f" OR {column} = ''" * ("" in equal))
         else:
             values[name] = equal
             texts.append(f"{column} IN {given}" if exact else f"{folded(column)} IN arrayMap(x -> caseFoldUTF8(x), {given})")

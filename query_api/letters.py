@@ -10,7 +10,7 @@ from typing import Final
 from ingest.contract.replay import parse_letter_id
 from ingest.contract.tables import DEAD_LETTERS, OWN_ID, TOOL_EXECUTIONS
 from query_api.paging import Place
-from query_api.tenant import OwnIds, Statement, Tenant
+from query_api.tenant import OwnValues, Statement, Tenant
 
 # Of each payload on a page: enough to see what it is, little enough that a page of large ones stays small.
 HEAD_BYTES: Final = 4_096
@@ -98,7 +98,7 @@ def letter_statement(tenant: Tenant, place: tuple[str, int, int, int]) -> Statem
 def known_statement(tenant: Tenant, ids: Sequence[str]) -> Statement:
     """Return the statement of which of some ids are in the logs."""
     text = f"SELECT DISTINCT id {tenant.rows_of(TOOL_EXECUTIONS, [f'{OWN_ID} IN {{ids:Array(String)}}'])}"
-    return Statement(tenant=tenant, text=text, values={"ids": OwnIds(tuple(ids))})
+    return Statement(tenant=tenant, text=text, values={"ids": OwnValues(tuple(ids))})
 
 
 def replayed_statement(tenant: Tenant, letters: Sequence[str], *, first_ms: int, last_ms: int) -> Statement:

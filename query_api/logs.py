@@ -11,7 +11,7 @@ from typing import Final
 from ingest.contract.tables import OWN_ID, TOOL_EXECUTIONS
 from query_api.filters import Filter, conditions
 from query_api.paging import Place
-from query_api.tenant import OwnIds, Statement, Tenant
+from query_api.tenant import OwnValues, Statement, Tenant
 
 # What DateTime64(3) can hold and events may be: wider ranges mean the same.
 RANGE_MS_MIN: Final = 0
@@ -111,7 +111,7 @@ def detail_statement(tenant: Tenant, log_id: str) -> Statement:
         f"SELECT {', '.join(DETAIL_COLUMNS)} {tenant.rows_of(TOOL_EXECUTIONS, [f'{OWN_ID} IN {{id:Array(String)}}'])}"
         " ORDER BY accepted_at, timestamp LIMIT 1"
     )
-    return Statement(tenant=tenant, text=text, values={"id": OwnIds((log_id,))})
+    return Statement(tenant=tenant, text=text, values={"id": OwnValues((log_id,))})
 
 
 def _moment(name: str) -> str:

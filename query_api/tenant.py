@@ -16,7 +16,7 @@ from ingest.contract.tables import (
     USAGE_CORRECTIONS,
     USAGE_WINDOWS,
     VERIFICATIONS,
-    own_id,
+    own_value,
 )
 
 # Tables with a project in every row. `progress` has none: it tells offsets and times, and only `query_api.progress` reads it.
@@ -58,14 +58,14 @@ class Tenant:
 
 
 @dataclass(frozen=True, slots=True)
-class OwnIds:
-    """Ids of the tenant's calls as a value of a statement: compared with `OWN_ID`, bound as Array(String)."""
+class OwnValues:
+    """Values of the tenant's calls: compared with `OWN_ID` or one of `OWN`, bound as Array(String); none is empty."""
 
-    ids: tuple[str, ...]
+    values: tuple[str, ...]
 
     def bound(self, projects: Sequence[str]) -> list[str]:
         """Return each id with each project's."""
-        return [own_id(project, one) for project in projects for one in self.ids]
+        return [own_value(project, one) for project in projects for one in self.values]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,5 +89,5 @@ class Statement:
     def parameters(self) -> dict[str, Any]:
         """Return all values to bind, the tenant's own among them."""
         projects = self.tenant.projects
-        values = {name: value.bound(projects) if isinstance(value, OwnIds) else value for name, value in self.values.items()}
+        values = {name: value.bound(projects) if isinstance(value, OwnValues) else value for name, value in self.values.items()}
         return {**values, "tenant": projects[0] if len(projects) == 1 else list(projects)}

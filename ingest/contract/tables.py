@@ -13,7 +13,7 @@ USAGE_CORRECTIONS: Final = "usage_corrections"
 
 SCHEMA_MIGRATIONS: Final = "schema_migrations"
 # The newest numbered file. Answers from tables that have not come so far would be wrong, not only slower.
-SCHEMA_VERSION: Final = 17
+SCHEMA_VERSION: Final = 18
 
 KIND_TOOL_MINUTE: Final = "tool_minute"
 KIND_TOOL_HOUR: Final = "tool_hour"
@@ -26,13 +26,20 @@ KIND_RECEIPT: Final = "receipt"
 KIND_PROJECT_RECEIPT: Final = "project_receipt"
 KIND_CORRECTION: Final = "correction"
 
-# A call's id with its project's, as the index `rows_of_own_id` has it; project ids hold no space.
+# A call's id with its project's, as the index `rows_of_own_id` has it: nothing of another project is read for it.
 OWN_ID: Final = "concat(project_id, ' ', id)"
+# The same of other columns of which a value stands in few calls, as their indexes have it; of a call without a value ''.
+OWN: Final = {
+    column: f"if({column} = '', '', concat(project_id, ' ', {column}))"
+    for column in ("user_id", "session_id", "trace_id", "request_id")
+}
+# Of failed calls alone: a user has few of these among many calls.
+OWN_FAILED_USER: Final = f"if(status = 'failed', {OWN['user_id']}, '')"
 
 # What stands in first_call of a row that tells of no call: larger than any real one, so a minimum ignores it.
 NO_FIRST_CALL: Final = (2**63 - 1, "")
 
 
-def own_id(project_id: str, event_id: str) -> str:
-    """Return what `OWN_ID` is of a project's call."""
-    return f"{project_id} {event_id}"
+def own_value(project_id: str, value: str) -> str:
+    """Return what `OWN_ID` is of a project's call with that id, and `OWN` of one with that value."""
+    return f"{project_id} {value}"

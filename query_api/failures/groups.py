@@ -11,9 +11,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from ingest.contract.tables import TOOL_EXECUTIONS
-from query_api.filters import FAILED_USER
-from query_api.tenant import Statement, Tenant
+from ingest.contract.tables import OWN_FAILED_USER, TOOL_EXECUTIONS
+from query_api.tenant import OwnValues, Statement, Tenant
 from query_api.usage.sql import filter_conditions
 
 _GROUP: Final = "cityHash64(failure_class, tool_slug, failure_pattern)"
@@ -68,8 +67,8 @@ def statement(tenant: Tenant, question: Question) -> Statement:
     users = question.filters.get("user_id", ("",))
     if "" not in users:
         # What follows from the other two, in the form that an index has.
-        conditions.append(f"{FAILED_USER} IN {{users:Array(String)}}")
-        values["users"] = list(users)
+        conditions.append(f"{OWN_FAILED_USER} IN {{users:Array(String)}}")
+        values["users"] = OwnValues(tuple(users))
     conditions += ["status = 'failed'", f"timestamp >= {moment % 'from_ms'}", f"timestamp < {moment % 'to_ms'}"]
     values |= {"from_ms": question.from_ms, "to_ms": question.to_ms}
     rows = tenant.rows_of(TOOL_EXECUTIONS, conditions)

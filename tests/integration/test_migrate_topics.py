@@ -12,10 +12,10 @@ from deploy import migrate
 from deploy import topics as topic_admin
 from ingest.contract import store
 from ingest.contract.errors import BrokerUnavailable, ConfigurationError, StoreUnavailable
-from ingest.contract.tables import OWN_ID, own_id
+from ingest.contract.tables import OWN, OWN_FAILED_USER, OWN_ID, own_value
 from ingest.contract.topics import CONTROL, TOOL_EXECUTIONS, Topic, topics
 from query_api.failures import groups as failures
-from query_api.filters import FAILED_USER, Filter
+from query_api.filters import Filter
 from query_api.logs import SHOWN, Search, detail_statement, search_statement
 from query_api.tenant import Tenant
 from tests.support.parts import popen
@@ -115,10 +115,11 @@ def test_rows_of_older_tables_are_in_the_new_indexes_and_columns_once_it_returns
     assert client.query(with_column).result_rows == client.query(parts.format("parts")).result_rows
     others = f"SELECT count() FROM tool_executions WHERE shown != toJSONString(tuple({', '.join(SHOWN)}))"
     assert client.query(others).result_rows == [(0,)]
-    values = {"user_id": "u7", "session_id": "s77", "trace_id": "t40000", "request_id": "r0"}
-    names = {column: f"rows_of_{column.removesuffix('_id')}" for column in values}
-    values[FAILED_USER], names[FAILED_USER] = "u7", "rows_of_failed_user"
-    values[OWN_ID], names[OWN_ID] = own_id("p", "log_123456"), "rows_of_own_id"
+    given = {"user_id": "u7", "session_id": "s77", "trace_id": "t40000", "request_id": "r0"}
+    values = {OWN[column]: own_value("p", value) for column, value in given.items()}
+    names = {OWN[column]: f"rows_of_own_{column.removesuffix('_id')}" for column in given}
+    values[OWN_FAILED_USER], names[OWN_FAILED_USER] = own_value("p", "u7"), "rows_of_own_failed_user"
+    values[OWN_ID], names[OWN_ID] = own_value("p", "log_123456"), "rows_of_own_id"
     filled = client.query(
         "SELECT name FROM system.data_skipping_indices WHERE database = currentDatabase() AND table = 'tool_executions'"
         " AND data_compressed_bytes > 0"
@@ -141,8 +142,8 @@ def test_rows_of_older_tables_are_in_the_new_indexes_and_columns_once_it_returns
     question = failures.Question(from_ms=0, to_ms=10**9, limit=20, filters={"user_id": ("u7", "u8")})
     by_id = Search(limit=20, filters=[Filter(field="log_id", operator="==", value="log_7")])
     for name, statement in (
-        ("rows_of_failed_user", search_statement(tenant, search)),
-        ("rows_of_failed_user", failures.statement(tenant, question)),
+        ("rows_of_own_failed_user", search_statement(tenant, search)),
+        ("rows_of_own_failed_user", failures.statement(tenant, question)),
         ("rows_of_own_id", search_statement(tenant, by_id)),
         ("rows_of_own_id", detail_statement(Tenant(projects=("p", "q"), key_hash=""), "log_7")),
     ):

@@ -17,8 +17,11 @@ from hypothesis import strategies as st
 from ingest.contract.access import Key, hash_key, key_record
 from ingest.contract.store import READ_INDEXES
 from ingest.contract.store import client as open_client
+from ingest.contract.tables import OWN
+from query_api.failures import groups
 from query_api.filters import Filter
 from query_api.http.app import OPERATIONS
+from query_api.internal_logs import Listing, page_statement
 from query_api.letters import letter_statement
 from query_api.logs import Search, detail_statement, search_statement
 from query_api.tenant import Tenant
@@ -163,8 +166,12 @@ async def test_a_cursor_is_its_keys_alone(services, cursors):
         assert (await ask(service, method, asked, key=KEY_A, cursors=cursors)).status == 200
 
 
+# Columns by whose values a call is found, and the fields of these.
+FOUND_BY = {"id": "log_id", **{column: column for column in OWN}}
+
+
 async def test_what_exists_elsewhere_costs_what_nothing_costs(clickhouse_url):
-    """ClickHouse reads as many rows for an id of another project as for one that nobody has: no clock can tell them apart.
+    """ClickHouse reads as many rows for a value of another project as for one that nobody has: no clock can tell them apart.
 
     Not even where one project's rows end and the other's begin, in a granule that both share.
     """
@@ -172,10 +179,12 @@ async def test_what_exists_elsewhere_costs_what_nothing_costs(clickhouse_url):
     with rows.fresh_database(clickhouse_url) as url, contextlib.closing(open_client(url)) as store:
         # Some granules of each project, in one part, and the foreign ids in the midst of one's own.
         store.command(
-            "INSERT INTO tool_executions (batch_month, project_id, timestamp, id, incarnation, accepted_at)"
+            "INSERT INTO tool_executions"
+            f" (batch_month, project_id, timestamp, {', '.join(FOUND_BY)}, status, incarnation, accepted_at)"
             " SELECT 202604, if(number % 2, 'proj_a', 'proj_b'),"
             " fromUnixTimestamp64Milli(toInt64(1776384000000 + number), 'UTC') AS at,"
-            " concat('log_', leftPad(toString(number), 9, '0')), 'one', at FROM numbers(100000)"
+            " concat('log_', leftPad(toString(number), 9, '0')) AS one, one, one, one, one,"
+            " if(number % 3, 'success', 'failed'), 'one', at FROM numbers(100000)"
             " SETTINGS min_insert_block_size_rows = 200000, max_insert_threads = 1"
         )
         store.command(
@@ -191,17 +200,30 @@ async def test_what_exists_elsewhere_costs_what_nothing_costs(clickhouse_url):
             found = store.query(counted, parameters=statement.parameters(), settings=settings)
             return int(found.summary["read_rows"]), found.result_rows[0][0]
 
-        def by_log(log_id):
-            only = Filter(field="log_id", operator="==", value=log_id)
-            return [detail_statement(tenant, log_id), search_statement(tenant, Search(limit=1, filters=[only]))]
+        def by_value(value):
+            """Ask by an id, and by what else a call is found by, which is the same text here."""
+            failed = Filter(field="status", operator="==", value="failed")
+            equal = {column: Filter(field=field, operator="==", value=value) for column, field in FOUND_BY.items()}
+            ranged = groups.Question(from_ms=0, to_ms=2**42, limit=1, filters={"user_id": (value, f"{value}y")})
+            return [
+                detail_statement(tenant, value),
+                *(search_statement(tenant, Search(limit=1, filters=[one])) for one in equal.values()),
+                *(page_statement(tenant, Listing(limit=1, equal={column: [value]}), None) for column in equal),
+                search_statement(tenant, Search(limit=1, filters=[failed, equal["user_id"]])),
+                groups.statement(tenant, ranged),
+            ]
 
-        for number in (2, 20_000, 50_000, 77_776):
-            for theirs, nobodys in zip(by_log(f"log_{number:09d}"), by_log(f"log_{number:09d}x"), strict=True):
-                assert read(theirs) == read(nobodys)
-                assert read(theirs)[1] == 0
-            own = read(detail_statement(tenant, f"log_{number + 1:09d}"))
-            assert own[1] == 1
-            assert own[0] > read(theirs)[0]
+        # Every one is a failed call.
+        for number in (0, 20_004, 50_004, 77_778):
+            theirs, nobodys, own = (
+                [read(one) for one in by_value(f"log_{value}")]
+                for value in (f"{number:09d}", f"{number:09d}x", f"{number + 3:09d}")
+            )
+            assert theirs == nobodys
+            for of_others, of_ours in zip(theirs, own, strict=True):
+                assert of_others[1] == 0
+                assert of_ours[1] == 1
+                assert of_ours[0] > of_others[0]
             theirs = read(letter_statement(tenant, (worlds.INCARNATION, 0, number, 0)))
             assert theirs == read(letter_statement(tenant, (worlds.INCARNATION, 0, number, 1)))
             assert theirs[1] == 0

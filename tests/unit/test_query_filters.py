@@ -3,7 +3,9 @@
 import pytest
 
 from query_api.filters import FIELDS, OPERATORS, TEXT_CHARS_MAX, VALUE_CHARS_MAX, Filter, conditions, refusal
-from query_api.tenant import OwnIds
+from query_api.tenant import OwnValues
+
+USER = "if(user_id = '', '', concat(project_id, ' ', user_id))"
 
 
 def test_each_operator_has_its_condition():
@@ -11,11 +13,13 @@ def test_each_operator_has_its_condition():
     texts, values = conditions(
         [Filter(field="user_id", operator="==", value="a"), Filter(field="log_id", operator="!=", value="b")]
     )
-    assert texts == ["id != {f0:String}", "user_id = {f1:String}"]
-    assert values == {"f0": "b", "f1": "a"}
+    assert texts == ["id != {f0:String}", f"{USER} IN {{f1:Array(String)}}"]
+    assert values == {"f0": "b", "f1": OwnValues(("a",))}
     texts, values = conditions([Filter(field="log_id", operator="==", value="b")])
     assert texts == ["concat(project_id, ' ', id) IN {f0:Array(String)}"]
-    assert values == {"f0": OwnIds(("b",))}
+    assert values == {"f0": OwnValues(("b",))}
+    assert conditions([Filter(field="session_id", operator="==", value="")])[0] == ["session_id = {f0:String}"]
+    assert conditions([Filter(field="session_id", operator="!=", value="x")])[0] == ["session_id != {f0:String}"]
     texts, _ = conditions([Filter(field="tool_slug", operator="contains", value="x")])
     assert texts == ["position(caseFoldUTF8(tool_slug), caseFoldUTF8({f0:String})) > 0"]
 
@@ -27,7 +31,8 @@ def test_a_value_never_becomes_text(field, operator):
     value = "'; DROP TABLE tool_executions --{x:String}"
     texts, values = conditions([Filter(field=field, operator=operator, value=value)])
     assert "DROP" not in texts[0]
-    assert values == {"f0": OwnIds((value,)) if (field, operator) == ("log_id", "==") else value}
+    indexed = ("log_id", "user_id", "session_id", "trace_id", "request_id")
+    assert values == {"f0": OwnValues((value,)) if field in indexed and operator == "==" else value}
 
 
 def test_the_same_filter_twice_is_asked_once_in_a_stable_order():
@@ -38,12 +43,11 @@ def test_the_same_filter_twice_is_asked_once_in_a_stable_order():
 
 
 def test_failures_of_a_user_are_asked_of_their_own_index():
-    """What follows from the two filters is said as well, of a user that is one: calls without a user are no few."""
+    """And not of that of their calls; of a user that is one: calls without a user are no few."""
     failed = Filter(field="status", operator="==", value="failed")
-    added = "if(status = 'failed', user_id, '') = {f1:String}"
     texts, values = conditions([failed, Filter(field="user_id", operator="==", value="a")])
-    assert texts == ["status = {f0:String}", "user_id = {f1:String}", added]
-    assert values == {"f0": "failed", "f1": "a"}
+    assert texts == ["status = {f0:String}", f"if(status = 'failed', {USER}, '') IN {{f1:Array(String)}}"]
+    assert values == {"f0": "failed", "f1": OwnValues(("a",))}
     for other in (
         [Filter(field="user_id", operator="==", value="a")],
         [failed, Filter(field="user_id", operator="==", value="")],
