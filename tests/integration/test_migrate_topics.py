@@ -18,6 +18,8 @@ from query_api.failures import groups as failures
 from query_api.filters import Filter
 from query_api.logs import SHOWN, Search, detail_statement, search_statement
 from query_api.tenant import Tenant
+from query_api.usage import question as usage
+from query_api.usage.sql import statement as usage_statement
 from tests.support.parts import popen
 from tests.support.process import eventually
 
@@ -140,10 +142,20 @@ def test_rows_of_older_tables_are_in_the_new_indexes_and_columns_once_it_returns
         filters=[Filter(field="status", operator="==", value="failed"), Filter(field="user_id", operator="==", value="u7")],
     )
     question = failures.Question(from_ms=0, to_ms=10**9, limit=20, filters={"user_id": ("u7", "u8")})
+    by_session = usage.Question(
+        from_ms=0,
+        to_ms=86_400_000,
+        metrics=frozenset(["calls"]),
+        order=usage.Order(by="calls", descending=True),
+        limit=1,
+        group_by=("session_id",),
+    )
     by_id = Search(limit=20, filters=[Filter(field="log_id", operator="==", value="log_7")])
     for name, statement in (
         ("rows_of_own_failed_user", search_statement(tenant, search)),
         ("rows_of_own_failed_user", failures.statement(tenant, question)),
+        # Every call has a session, so none is read.
+        ("least_session", usage_statement(tenant, by_session)),
         ("rows_of_own_id", search_statement(tenant, by_id)),
         ("rows_of_own_id", detail_statement(Tenant(projects=("p", "q"), key_hash=""), "log_7")),
     ):
