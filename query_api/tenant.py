@@ -64,7 +64,7 @@ class OwnValues:
     values: tuple[str, ...]
 
     def bound(self, projects: Sequence[str]) -> list[str]:
-        """Return each id with each project's."""
+        """Return each value with each project's id."""
         return [own_value(project, one) for project in projects for one in self.values]
 
 

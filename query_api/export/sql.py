@@ -10,41 +10,13 @@ from typing import Any, Final
 
 from ingest.contract.tables import TOOL_EXECUTIONS
 from query_api.live.position import Position
-from query_api.logs import RANGE_MS_MAX, RANGE_MS_MIN
+from query_api.logs import RANGE_MS_MAX, RANGE_MS_MIN, SHOWN
 from query_api.paging import Place
 from query_api.selection import Selection
 from query_api.tenant import Statement, Tenant
 
 # Each by itself, as CSV and Parquet have them; the order is theirs, too.
-COLUMNS: Final = (
-    "id",
-    "toUnixTimestamp64Milli(timestamp)",
-    "status",
-    "level",
-    "message",
-    "duration_ms",
-    "project_id",
-    "tool_slug",
-    "toolkit_slug",
-    "user_id",
-    "session_id",
-    "connected_account_id",
-    "auth_config_id",
-    "sandbox_id",
-    "request_id",
-    "trace_id",
-    "failure_class",
-    "http_status",
-    "error_message",
-    "error_code",
-    "error_type",
-    "parent_log_id",
-    "parent_tool_slug",
-    "metadata",
-    "framework",
-    "language",
-    "host",
-)
+COLUMNS: Final = ("id", "toUnixTimestamp64Milli(timestamp)", "project_id", *SHOWN, "metadata")
 COLUMNS_WITH_DATA: Final = (*COLUMNS, "data")
 
 

@@ -16,8 +16,8 @@ from itertools import pairwise
 from typing import Any, Final
 
 from ingest.contract.sketch import LN_GAMMA, TINY_MS, ZERO_BUCKET
-from ingest.contract.tables import KIND_SESSION_DAY, KIND_SESSION_HOUR, TOOL_EXECUTIONS, USAGE_WINDOWS
-from query_api.tenant import Statement, Tenant
+from ingest.contract.tables import KIND_SESSION_DAY, KIND_SESSION_HOUR, OWN, TOOL_EXECUTIONS, USAGE_WINDOWS
+from query_api.tenant import OwnValues, Statement, Tenant
 from query_api.usage.calendar import Run
 from query_api.usage.grains import DAY_MS, HOUR_MS, PRESENCE, Family, Presence, Span, family_of, layers, presence
 from query_api.usage.question import METRIC_ORDERS, Question
@@ -79,7 +79,7 @@ def statement(tenant: Tenant, question: Question) -> Statement:
             # One more than the limit shows that there is more; the totals are a row of their own. A series of every interval in
             # the order of a metric comes whole: what a limit left out would pass for an interval without calls.
             text += f"\nLIMIT {question.limit + 2}"
-    return Statement(tenant=tenant, text=text, values=values)
+    return Statement(tenant=tenant, text=text, values=values | _indexed(question.filters)[1])
 
 
 def columns(question: Question) -> list[str]:
@@ -159,6 +159,13 @@ def filter_conditions(filters: Mapping[str, tuple[str, ...]]) -> tuple[list[str]
             texts.append(f"{column} IN {{v{index}:Array(String)}}")
             values[f"v{index}"] = list(allowed)
     return texts, values
+
+
+def _indexed(filters: Mapping[str, tuple[str, ...]]) -> tuple[list[str], dict[str, Any]]:
+    """Return what of the filters is said once more of raw rows, in the form that their indexes have, and its values."""
+    found = {column: filters[column] for column in OWN if "" not in filters.get(column, ("",))}
+    texts = [f"{OWN[column]} IN {{own_{column}:Array(String)}}" for column in found]
+    return texts, {f"own_{column}": OwnValues(values) for column, values in found.items()}
 
 
 def _counts(tenant: Tenant, question: Question, conditions: Sequence[str], keys: Sequence[str]) -> str:
@@ -314,6 +321,7 @@ def _source(
         empty: whether calls without the family's `never_empty` column matter.
     """
     plan = layers(family, question.from_ms, question.to_ms, question.runs)
+    raw_conditions = [*conditions, *_indexed(question.filters)[0]]
     grouped = list(dict.fromkeys(question.group_by))
     series = question.runs is not None
     parts = []
@@ -328,13 +336,13 @@ def _source(
     instant = ["toUnixTimestamp64Milli(timestamp) AS t"] if series else []
     selected = ", ".join(dict.fromkeys([*instant, *grouped, *raw]))
     if plan.raw or not plan.windows:
-        where = [_within("timestamp", _millis, plan.raw), *conditions]
+        where = [_within("timestamp", _millis, plan.raw), *raw_conditions]
         parts.append(f"SELECT {selected} {tenant.rows_of(TOOL_EXECUTIONS, where)}")
     allowed = question.filters.get(family.never_empty or "")
     if family.never_empty is not None and plan.windows and empty and (allowed is None or "" in allowed):
         # The skip index passes over every stretch of raw rows that all have the column.
         inside = [span for _, spans in plan.windows for span in spans]
-        where = [_within("timestamp", _millis, inside), f"{family.never_empty} = ''", *conditions]
+        where = [_within("timestamp", _millis, inside), f"{family.never_empty} = ''", *raw_conditions]
         parts.append(f"SELECT {selected} {tenant.rows_of(TOOL_EXECUTIONS, where)}")
     return " UNION ALL ".join(parts)
 

@@ -4,6 +4,7 @@ import shutil
 import subprocess
 import uuid
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -150,12 +151,14 @@ def test_rows_of_older_tables_are_in_the_new_indexes_and_columns_once_it_returns
         limit=1,
         group_by=("session_id",),
     )
+    of_users = replace(by_session, filters={"user_id": ("u7", "u8")})
     by_id = Search(limit=20, filters=[Filter(field="log_id", operator="==", value="log_7")])
     for name, statement in (
         ("rows_of_own_failed_user", search_statement(tenant, search)),
         ("rows_of_own_failed_user", failures.statement(tenant, question)),
         # Every call has a session, so none is read.
         ("least_session", usage_statement(tenant, by_session)),
+        ("rows_of_own_user", usage_statement(tenant, of_users)),
         ("rows_of_own_id", search_statement(tenant, by_id)),
         ("rows_of_own_id", detail_statement(Tenant(projects=("p", "q"), key_hash=""), "log_7")),
     ):

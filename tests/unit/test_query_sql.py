@@ -1,6 +1,6 @@
 """The planner's statements, written out: what is read for a question can be seen here."""
 
-from query_api.tenant import Tenant
+from query_api.tenant import OwnValues, Tenant
 from query_api.usage import calendar
 from query_api.usage.question import ALL_METRICS, Order, Question
 from query_api.usage.sql import columns, statement
@@ -84,7 +84,18 @@ def test_a_series_names_each_start_by_arithmetic():
     assert "1744243200000 + least(intDiv(t - 1744243200000, 3600000), 23) * 3600000" in got
     assert got.endswith("ORDER BY total DESC, start ASC, calls DESC\nLIMIT 12")
     assert "u'1" not in got
-    assert statement(TENANT, question(filters={"user_id": ("u'1", "u2")})).values == {"v0": ["u'1", "u2"]}
+    users = ("u'1", "u2")
+    assert statement(TENANT, question(filters={"user_id": users})).values == {"v0": [*users], "own_user_id": OwnValues(users)}
+
+
+def test_raw_rows_are_found_by_the_indexes_of_their_values():
+    """A user's calls without a session, and those at ragged ends, not all calls of the range; no index has the empty user."""
+    own = "if(user_id = '', '', concat(project_id, ' ', user_id)) IN {own_user_id:Array(String)}"
+    fields = {"from_ms": FROM - 1, "group_by": ("session_id",)}
+    raw = [part for part in text(filters={"user_id": ("u",)}, **fields).split(" UNION ALL ") if "FROM tool_executions" in part]
+    assert len(raw) == 2
+    assert all(own in part for part in raw)
+    assert "own_user_id" not in text(filters={"user_id": ("u", "")}, **fields)
 
 
 def test_columns_are_named_in_order():
