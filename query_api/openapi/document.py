@@ -66,7 +66,8 @@ equal is empty. Days begin at midnight UTC unless `timezone` says otherwise.
 a 400.
 
 **Freshness.** Each answer with data tells in `x-complete-until`, and under `/v1` in `complete_until` too, until when it
-is complete: everything Kafka had accepted before that is in it.
+is complete: everything Kafka had accepted before that is in it. What came later may be there too, a log a moment
+before it is counted.
 
 **Errors** are one shape everywhere but at `/v1/traces`, the Error body: a message for people, a slug for programs, a line
 for each fault, and the request id under which the service's log tells more.

@@ -205,6 +205,8 @@ def mend_and_replay(page: Page, site: Site, key: str, payload: str) -> None:
     expect(dialog).to_contain_text("It is in the logs now.")
     expect(dialog.get_by_role("link")).to_have_attribute("href", re.compile(r"^#/logs\?.*log="))
     expect(table.get_by_text("replayed")).to_have_count(1)
+    # A log is there a moment before it is counted.
+    assert site.stack.proved().proved
     usage = site.stack.get("/v1/usage", key=key).json()
     assert usage["totals"]["calls"] == 1
     page.goto(site.address("health", "poison", letter="never-was"))
