@@ -63,7 +63,7 @@ async def create_key(
         The stored key and the key itself, which nobody can read again.
 
     Raises:
-        ConfigurationError: a project, organisation or name that cannot be used.
+        ConfigurationError: a project, organisation or name that cannot be used, or a project of another organisation.
         BrokerUnavailable: Kafka did not acknowledge it in time, or the control topic is missing.
     """
     org_wide = not project_id
@@ -74,6 +74,13 @@ async def create_key(
             raise ConfigurationError(f"the {kind} id {value!r} cannot be used; it must match {PROJECT_PATTERN}")
     if len(name) > _NAME_CHARS_MAX:
         raise ConfigurationError(f"the key's name has {len(name)} characters; at most {_NAME_CHARS_MAX} are taken")
+    if project_id and org_id:
+        others = (await read_access(kafka)).organisations_of(project_id) - {org_id}
+        if others:
+            raise ConfigurationError(
+                f"the project {project_id!r} belongs to the organisation {', '.join(sorted(others))}: name that one, or none;"
+                f" to move the project: toolledger projects set {project_id} --org {org_id}"
+            )
     plain = key or new_key(org=org_wide)
     made = Key(
         id=("oky_" if org_wide else "key_") + secrets.token_hex(6),

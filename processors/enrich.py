@@ -29,7 +29,8 @@ def toolkit_of(tool_slug: str, given: str | None) -> str:
     """Return an event's toolkit in lower case: the producer's, else the longest known prefix, else what stands before `_`."""
     if given:
         return given.lower()
-    parts = tool_slug.lower().split("_")
+    # A tool may begin with underscores; a toolkit does not.
+    parts = tool_slug.lower().lstrip("_").split("_")
     for words in range(min(_LONGEST, len(parts) - 1), 1, -1):
         name = "_".join(parts[:words])
         if name in MULTI_WORD_TOOLKITS:

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, get_args
 
 import click
 
@@ -164,8 +164,8 @@ def replay(
 
     if assign_project is not None and not is_project(assign_project):
         raise click.UsageError(f"{assign_project!r} cannot be a project", context)
+    which = _which(project, reason, since) if everything else None
     with _box(clickhouse, data) as box:
-        which = _which(project, reason, since) if everything else None
         bytes_in = mended.read() if mended is not None else None
         address = kafka_address(kafka, data)
         done = asyncio.run(_replay(box, address, letter_ids, which, bytes_in, assign_project or "", as_json=as_json))
@@ -247,7 +247,11 @@ def _box(clickhouse: str | None, data: Path) -> Iterator["LetterBox"]:
 
 def _which(project: str | None, reason: str | None, since: str | None) -> "Which":
     from deploy.letters import Which
+    from ingest.contract.event import Reason
 
+    if reason is not None and reason not in get_args(Reason):
+        known = ", ".join(sorted(get_args(Reason)))
+        raise click.UsageError(f"--reason {reason!r} is none: take one of {known}", click.get_current_context())
     now_ms = time.time_ns() // 1_000_000
     return Which(project=project, reason=reason, since_ms=since_ms(since, now_ms=now_ms) if since else None)
 

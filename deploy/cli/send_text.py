@@ -231,6 +231,7 @@ class _Decompressed:
         self._rest = head
 
     def read(self) -> bytes:
+        begins = False
         while True:
             if self._stream is None:
                 self._rest = self._rest.lstrip(self._kind.padding)
@@ -239,11 +240,17 @@ class _Decompressed:
                     if not self._rest:
                         return b""
                     continue
-                self._stream = self._kind()
+                self._stream, begins = self._kind(), True
             data = self._rest or self._raw.read(self._step_bytes)
             if not data:
                 raise EOFError(f"its {self._kind.name} data is cut short: get the whole file")
-            plain = self._stream.decompress(data)
+            try:
+                plain = self._stream.decompress(data)
+            except broken() as error:
+                if begins:
+                    name = self._kind.name
+                    raise OSError(f"behind its {name} data is something that is none ({error}): cut it off") from None
+                raise
             self._rest = self._stream.unused
             if self._stream.eof:
                 self._stream = None

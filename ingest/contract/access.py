@@ -115,6 +115,12 @@ class Access:
         keyed = {key.project_id for key in self.keys.values() if key.org_id == org_id and key.project_id} - ruled.keys()
         return frozenset(keyed | {project for project, of in ruled.items() if of == org_id}) if org_id else frozenset()
 
+    def organisations_of(self, project_id: str) -> frozenset[str]:
+        """Return the organisations that read a project: the one of its rules, else those of its keys; normally one at most."""
+        if ruled := self.rules_of(project_id).org_id:
+            return frozenset((ruled,))
+        return frozenset(key.org_id for key in self.keys.values() if key.project_id == project_id and key.org_id)
+
     def rules_of(self, project_id: str) -> ProjectRules:
         """Return a project's rules, the defaults where it set none."""
         return self.rules.get(project_id) or ProjectRules(project_id=project_id)

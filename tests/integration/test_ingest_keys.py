@@ -73,6 +73,20 @@ async def test_rules_change_one_by_one(kafka: str) -> None:
     assert (await set_rules(kafka, "ruled", retention_days=None)).retention_days is None
 
 
+async def test_a_project_does_not_go_to_another_organisation_by_a_key(kafka: str) -> None:
+    """A key that names another organisation than the project's is refused; once the project has moved, it is made."""
+    await create_key(kafka, project_id="moving")
+    await create_key(kafka, project_id="moving", org_id="first")
+    with pytest.raises(ConfigurationError, match=r"belongs to the organisation first: .*projects set moving --org second"):
+        await create_key(kafka, project_id="moving", org_id="second")
+    access = await read_access(kafka)
+    assert [access.projects_of(one) for one in ("first", "second")] == [{"moving"}, set()]
+    await set_rules(kafka, "moving", org_id="second")
+    await create_key(kafka, project_id="moving", org_id="second")
+    with pytest.raises(ConfigurationError, match="belongs to the organisation second"):
+        await create_key(kafka, project_id="moving", org_id="first")
+
+
 async def test_what_cannot_be_used_is_refused_before_anything_is_written(kafka: str) -> None:
     for wrong in ({}, {"project_id": "a/b"}, {"project_id": "p", "name": "n" * 201}, {"project_id": "p", "org_id": " "}):
         with pytest.raises(ConfigurationError):

@@ -73,6 +73,8 @@ def test_help_loads_no_heavy_library() -> None:
         (["projects", "set", "demo"], "nothing to set"),
         (["logs"], "no API key"),
         (["usage", "--by", "nonsense"], "nonsense"),
+        (["dead-letters", "list", "--reason", "nonsense"], "nonsense"),
+        (["dead-letters", "replay", "--all", "--reason", "nonsense"], "take one of event_too_large, invalid_cloudevent"),
         (["usage", "--corrections"], "no API key"),
         (["failures"], "no API key"),
         (["failures", "--since", "soon"], "'soon' is neither a span"),

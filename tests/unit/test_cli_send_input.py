@@ -87,6 +87,12 @@ def test_a_file_that_was_cut_short_is_refused_in_one_line(tmp_path: Path, compre
         _read(tmp_path / "f", content[: max(8, int(len(content) * part))])
 
 
+@pytest.mark.parametrize(("compress", "name"), [(gzip.compress, "gzip"), (zstandard.compress, "zstd")])
+def test_what_stands_behind_packed_data_and_is_none_is_said(tmp_path: Path, compress, name: str) -> None:
+    with pytest.raises(ConfigurationError, match=f"behind its {name} data is something that is none .*: cut it off"):
+        _read(tmp_path / "f", compress(A + b"\n") + b"and a word of somebody else's")
+
+
 @pytest.mark.parametrize("compress", [gzip.compress, zstandard.compress])
 def test_a_file_that_is_damaged_is_refused_in_one_line(tmp_path: Path, compress) -> None:
     content = bytearray(compress(random.Random(1).randbytes(50_000).hex().encode()))

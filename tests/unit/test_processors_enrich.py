@@ -14,6 +14,9 @@ from processors.enrich import failure_of, toolkit_of
         ("GOOGLE_UNHEARD_OF", None, "google"),
         ("SEARCH", None, "search"),
         ("GMAIL_SEND_EMAIL", "Mail", "mail"),
+        ("_internal_lookup", None, "internal"),
+        ("__GOOGLE_CALENDAR_FIND", None, "google_calendar"),
+        ("___", None, ""),
     ],
 )
 def test_the_toolkit_is_the_producers_else_the_longest_known_prefix(slug: str, given: str | None, toolkit: str) -> None:
