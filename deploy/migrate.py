@@ -7,7 +7,6 @@ twice is one version. A crash in the middle of a file leaves it unrecorded; the 
 import contextlib
 import hashlib
 import re
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,9 +16,10 @@ from urllib.parse import urlunsplit
 from clickhouse_connect.driver.client import Client
 
 from deploy.cluster_sql import render
+from deploy.mutations import await_mutations
 from deploy.sql_text import statements
 from ingest.contract import store
-from ingest.contract.errors import ConfigurationError, StoreUnavailable
+from ingest.contract.errors import ConfigurationError
 from ingest.contract.tables import SCHEMA_MIGRATIONS
 
 FOLDER: Final = Path(__file__).parent / "clickhouse"
@@ -27,12 +27,6 @@ _FILE: Final = re.compile(r"(\d{4})_(\w+)\.sql")
 # What a file was before a change that only tables made from then on need to have.
 _FORMER: Final = re.compile(r"^-- former checksum: ([0-9a-f]{64})$", re.MULTILINE)
 _DATABASE: Final = re.compile(r"\w{1,128}")
-_MUTATIONS: Final = (
-    "SELECT parts_to_do, latest_fail_reason FROM system.mutations"
-    " WHERE database = currentDatabase() AND NOT is_done AND NOT is_killed ORDER BY create_time"
-)
-_ASK_S: Final = 0.1
-_TELL_S: Final = 5.0
 _COLUMNS: Final = "(version UInt32, name String, checksum String, applied_at DateTime64(3, 'UTC') DEFAULT now64(3))"
 
 
@@ -186,31 +180,13 @@ def _apply_one(client: Client, migration: Migration, cluster: str | None, waits:
             # What is rewritten is waited for below, for as long as it takes, and not within one answer.
             client.command(text, settings={"mutations_sync": 0})
             if text.startswith("ALTER "):
-                _await_mutations(client, migration, waits)
+                await_mutations(client, migration.label, waits)
     # Recorded only when all of it is there; what survives a crash before this line is run again.
     client.insert(
         SCHEMA_MIGRATIONS,
         [[migration.version, migration.name, migration.checksum]],
         column_names=["version", "name", "checksum"],
     )
-
-
-def _await_mutations(client: Client, migration: Migration, waits: Callable[[str], None]) -> None:
-    """Wait until the engine has rewritten what an ALTER asked it to, which it does by itself, after it has answered.
-
-    Raises:
-        StoreUnavailable: it cannot; it goes on trying, and the next run waits for it again.
-    """
-    told = time.monotonic()
-    while open_ones := client.query(_MUTATIONS).result_rows:
-        parts, failed = open_ones[0]
-        if failed:
-            reason = " ".join(failed.split())[:300]
-            raise StoreUnavailable(f"{migration.label}: ClickHouse goes on trying to rewrite rows, so far in vain: {reason}")
-        if time.monotonic() - told > _TELL_S:
-            told = time.monotonic()
-            waits(f"waiting for {migration.label}: ClickHouse rewrites rows, {parts} parts to go")
-        time.sleep(_ASK_S)  # the engine tells nobody when it is done
 
 
 def _on(cluster: str | None) -> str:

@@ -23,6 +23,7 @@ from ingest.contract.event import (
     Identifier,
     check_encoding,
     check_objects,
+    check_retention,
     check_timestamp,
     decode_event,
     timestamp_ms,
@@ -119,6 +120,7 @@ def admit(
     make_ids: MakeIds = random_ids,
     redactor: Redactor | None = COMMON,
     keeps_payload: bool = True,
+    kept_since_ms: int = 0,
     first: int = 0,
 ) -> Admission:
     """Judge every item of a request.
@@ -130,12 +132,13 @@ def admit(
         make_ids: makes the ids of events that have none, from their indexes.
         redactor: takes secrets out of what is accepted; None leaves it to `take_out`.
         keeps_payload: False where the project keeps no `data`, which then goes no further.
+        kept_since_ms: what the project keeps begins there, epoch ms; older events are refused.
         first: the index of the first item, where the items are a part of a request's.
 
     Returns:
         Accepted and refused items; one broken item never loses its neighbours.
     """
-    newest_ms = accepted_ms + TIMESTAMP_AHEAD_MS_MAX
+    oldest_ms, newest_ms = max(TIMESTAMP_MS_MIN, kept_since_ms), accepted_ms + TIMESTAMP_AHEAD_MS_MAX
     check_size = items.bytes_max > EVENT_BYTES_MAX
     ids: list[str] = []
     raws: list[Item] = []
@@ -160,8 +163,10 @@ def admit(
                 untimed = True
             else:
                 untimed = False
-                if isinstance(timestamp, str) or not TIMESTAMP_MS_MIN <= timestamp <= newest_ms:
-                    check_timestamp(timestamp_ms(timestamp), accepted_ms=accepted_ms)
+                if isinstance(timestamp, str) or not oldest_ms <= timestamp <= newest_ms:
+                    at_ms = timestamp_ms(timestamp)
+                    check_timestamp(at_ms, accepted_ms=accepted_ms)
+                    check_retention(at_ms, kept_since_ms=kept_since_ms)
         except InvalidEvent as refusal:
             rejected.append(_refuse(items, index, first, refusal))
             continue

@@ -6,7 +6,7 @@ Every change is one compacted record, acknowledged by all in-sync replicas befor
 import asyncio
 import secrets
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Final, TypedDict, TypeVar, Unpack
 
 import msgspec
@@ -18,11 +18,14 @@ from ingest.contract.access import (
     Access,
     Key,
     ProjectRules,
+    Purge,
+    Purges,
     Scope,
     hash_key,
     is_project,
     key_record,
     new_key,
+    purges_record,
     rules_record,
 )
 from ingest.contract.errors import BrokerUnavailable, ConfigurationError
@@ -38,6 +41,8 @@ TIMEOUT_S: Final = 30.0
 _REQUEST_TIMEOUT_MS: Final = 5_000
 _RETRY_S: Final = 0.3
 _NAME_CHARS_MAX: Final = 200
+# Of a project: one a day, for longer than Kafka keeps records that may be read again.
+_PURGES_MAX: Final = 64
 
 
 async def create_key(
@@ -161,6 +166,36 @@ async def set_rules(kafka: str, project_id: str, **changes: Unpack[RuleChanges])
     await _until_done(kafka, "write the project's rules", lambda: _append(kafka, [rules_record(rules)]))
     log.info("project_rules_set", project_id=project_id, **changes)
     return rules
+
+
+async def announce_purges(kafka: str, untils: Mapping[str, int], *, effective_ms: int) -> int:
+    """Announce that projects' logs are about to be taken away, so that nobody takes events of that time from then on.
+
+    Args:
+        kafka: bootstrap addresses.
+        untils: project -> before which timestamp, epoch ms.
+        effective_ms: from which time of acceptance on; later than every worker hears of it.
+
+    Returns:
+        From when on all of them are in force, epoch ms: what was announced before stays as it was.
+
+    Raises:
+        BrokerUnavailable: Kafka did not acknowledge it in time, or the control topic is missing.
+    """
+    access = await read_access(kafka)
+    records = []
+    for project_id, until_ms in untils.items():
+        known = access.purges.get(project_id, ())
+        if until_ms > max((one.until_ms for one in known), default=0):
+            purges = (*known, Purge(until_ms=until_ms, effective_ms=effective_ms))[-_PURGES_MAX:]
+            records.append(purges_record(Purges(project_id=project_id, logs=purges)))
+    if records:
+        await _until_done(kafka, "announce what retention takes away", lambda: _append(kafka, records))
+        access = await read_access(kafka)
+    return max(
+        min(one.effective_ms for one in access.purges[project_id] if one.until_ms >= until_ms)
+        for project_id, until_ms in untils.items()
+    )
 
 
 async def read_access(kafka: str) -> Access:

@@ -12,6 +12,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from ingest.contract.access import Purge
 from ingest.contract.event import EVENT_BYTES_MAX
 from ingest.contract.partitioning import event_key, home_partitions
 from ingest.contract.redact import COMMON, Redactor
@@ -19,6 +20,7 @@ from processors.alarm import Stretch, stretches
 from processors.decode import DeadLetter, Decoded, Record, decode, looks_made
 from processors.dedupe import SeenFilter, Suspects, id_hashes, suspects
 from processors.late import late_at
+from processors.purged import refuse
 from processors.rows import batch_month, content_hash, execution_rows
 from processors.usage import COUNTS, NEEDED, receipt_rows, rollup
 
@@ -140,9 +142,16 @@ def _part(batch: Batch, start: int, end: int, first_offset: int, next_offset: in
     )
 
 
-def read(batch: Batch, *, seen: SeenFilter) -> Candidates:
-    """Decode a batch, send strays home, and name the ids ClickHouse must be asked about."""
+def read(batch: Batch, *, seen: SeenFilter, purges: Mapping[str, Sequence[Purge]] | None = None) -> Candidates:
+    """Decode a batch, send strays home, and name the ids ClickHouse must be asked about.
+
+    Args:
+        seen: the ids that are known.
+        purges: by project, what retention has taken away.
+    """
     decoded = decode(batch.records, incarnation=batch.incarnation, partition=batch.partition, partitions=batch.partitions)
+    if purges:
+        refuse(decoded, batch.records, purges)
     keys = [event_key(project, event) for project, event in zip(decoded.project_ids, decoded.ids, strict=True)]
     homes = home_partitions(keys, batch.partitions) if keys else np.empty(0, dtype=np.int64)
     away = (homes != batch.partition) & ~np.asarray(decoded.stays, dtype=np.bool_)

@@ -14,6 +14,7 @@ from dataclasses import replace
 from typing import Final
 
 from ingest.contract import metrics
+from ingest.contract.access import Purge
 from ingest.contract.errors import LedgerInvariantBroken
 from ingest.contract.logs import logger
 from ingest.contract.redact import COMMON, Redactor
@@ -49,6 +50,7 @@ class PartitionLedger:
         store: Store,
         limits: Limits,
         stores_payload: Callable[[str], bool],
+        purges: Callable[[], Mapping[str, Sequence[Purge]]] = dict,
         redactor: Redactor = COMMON,
         in_thread: InThread,
         reached: Callable[[str], Awaitable[None]],
@@ -74,6 +76,7 @@ class PartitionLedger:
             store=store,
             limits=limits,
             stores_payload=stores_payload,
+            purges=purges,
             redactor=redactor,
             in_thread=in_thread,
             reached=reached,

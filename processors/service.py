@@ -216,6 +216,7 @@ class WorkerService:
                 window_close_ms=settings.window_close_ms,
             ),
             stores_payload=lambda project: self._control.access.rules_of(project).store_payloads,
+            purges=lambda: self._control.access.purges,
             redactor=self._redactor,
             in_thread=self._in_thread,
             reached=self._reached,

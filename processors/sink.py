@@ -133,10 +133,21 @@ class ClickHouseStore:
         )
 
     async def _agrees(self) -> bool:
-        """Tell whether the sums hold as many calls as all receipts together accepted; asked at once, so batches count whole."""
+        """Tell whether the sums hold as many calls as all receipts together accepted; asked at once, so batches count whole.
+
+        What retention took, or is about to, is counted by its note and not by what is left of it.
+        """
+        purges = await self._rows(
+            f"SELECT project_id, toUnixTimestamp(until), max(calls) FROM {tables.PURGES}"
+            f" WHERE kind = '{tables.PURGE_LOGS}' GROUP BY project_id, until ORDER BY until"
+        )
+        since, purged = {project: until_s for project, until_s, _ in purges}, sum(calls for _, _, calls in purges)
+        kept = f" AND toUnixTimestamp(window_start) >= {tables.PURGED_BEFORE}" if since else ""
         rows = await self._rows(
-            f"SELECT sumIf(calls, kind = '{tables.KIND_TOOL_MINUTE}') = sumIf(accepted, kind = '{tables.KIND_RECEIPT}')"
-            f" FROM {tables.USAGE_WINDOWS} WHERE kind IN ('{tables.KIND_TOOL_MINUTE}', '{tables.KIND_RECEIPT}')"
+            f"SELECT sumIf(calls, kind = '{tables.KIND_TOOL_MINUTE}'{kept}) + {purged:d}"
+            f" = sumIf(accepted, kind = '{tables.KIND_RECEIPT}')"
+            f" FROM {tables.USAGE_WINDOWS} WHERE kind IN ('{tables.KIND_TOOL_MINUTE}', '{tables.KIND_RECEIPT}')",
+            {"purged": list(since), "since": list(since.values())} if since else None,
         )
         return bool(rows[0][0])
 

@@ -5,13 +5,14 @@ what is there is read back before anything is written, and is the truth for the 
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final, TypeVar
 
 import polars as pl
 
 from ingest.contract import metrics
+from ingest.contract.access import Purge
 from ingest.contract.errors import LedgerInvariantBroken, TransportError
 from ingest.contract.logs import logger
 from ingest.contract.redact import COMMON, Redactor
@@ -55,6 +56,7 @@ class BatchWriter:
         store: Store,
         limits: Limits,
         stores_payload: Callable[[str], bool],
+        purges: Callable[[], Mapping[str, Sequence[Purge]]] = dict,
         redactor: Redactor = COMMON,
         in_thread: InThread,
         reached: Callable[[str], Awaitable[None]],
@@ -65,6 +67,7 @@ class BatchWriter:
         self._partition = partition
         self._broker, self._store, self._limits = broker, store, limits
         self._stores_payload = stores_payload
+        self._purges = purges
         self._redactor = redactor
         self._in_thread = in_thread
         self._reached = reached
@@ -73,7 +76,7 @@ class BatchWriter:
     async def prepare(self, batch: Batch, seen: SeenFilter) -> Prepared:
         """Decide what a batch will write; nothing is written yet."""
         with metrics.WORKER_STEP_SECONDS.labels("prepare").time():
-            candidates = await self._in_thread(lambda: read(batch, seen=seen))
+            candidates = await self._in_thread(lambda: read(batch, seen=seen, purges=self._purges()))
             known: Mapping[int, int] = {}
             asked = len(candidates.suspects.by_id) + len(candidates.suspects.by_time)
             if asked:

@@ -18,7 +18,7 @@ UNKNOWN_MS: Final = 0
 # How many times as old as the cache allows an answer may be while the next one is on its way: a heartbeat's second by default.
 _KEPT: Final = 5
 
-_HEARTBEATS: Final = (
+HEARTBEATS: Final = (
     "SELECT incarnation, kafka_partition, partitions, next_offset, end_offset,"
     " toUnixTimestamp64Milli(complete_until), toUnixTimestamp64Milli(reported_at),"
     f" (SELECT max(version) FROM {SCHEMA_MIGRATIONS})"
@@ -130,7 +130,7 @@ class Freshness:
 
     async def _asked(self) -> Progress:
         asked_at = self._monotonic()
-        rows = await self._reader.system_rows(_HEARTBEATS)
+        rows = await self._reader.system_rows(HEARTBEATS)
         require_schema(rows)
         fresh = progress(rows, now_ms=int(self._now() * 1000))
         self._known = (asked_at, fresh)

@@ -9,7 +9,7 @@ from typing import Final
 from ingest.contract.tables import VERIFICATIONS
 from query_api.tenant import Statement, Tenant
 
-COUNTS: Final = ("events", "accepted", "duplicates", "conflicts", "dead_letters", "forwarded", "rows", "calls")
+COUNTS: Final = ("events", "accepted", "duplicates", "conflicts", "dead_letters", "forwarded", "rows", "calls", "purged")
 # No column has the name of a table: questions are searched for those.
 COLUMNS: Final = tuple({"dead_letters": "letters"}.get(name, name) for name in COUNTS)
 _NEWEST: Final = "ORDER BY verified_at DESC LIMIT 1"

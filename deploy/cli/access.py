@@ -108,12 +108,12 @@ def projects() -> None:
 @click.option(
     "--retention-days",
     type=click.IntRange(0),
-    help="How long logs are to be kept; 0: the default. Noted: nothing deletes by it yet.",
+    help="How many whole days of logs and usage are kept; 0: all. Carried out by `toolledger retention`, once a day by `up`.",
 )
 @click.option(
     "--payload-retention-days",
     type=click.IntRange(0),
-    help="How long payloads are to be kept; 0: the default. Noted: nothing deletes by it yet.",
+    help="The same of requests, responses and dead letters alone; 0: as long as their logs.",
 )
 @click.option("--org", metavar="O", help="The organisation the project belongs to, whatever its keys say.")
 @json_option

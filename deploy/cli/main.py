@@ -33,6 +33,7 @@ _VERBS: Final = {
     "failures": ("failures", "Show what failed, why, and what to do."),
     "dead-letters": ("dead_letters", "See input that is no event, mend it, replay it exactly once."),
     "verify": ("schema", "Prove that nothing is missing and nothing counted twice."),
+    "retention": ("schema", "Take away what is past its project's retention."),
     "doctor": ("doctor", "Look at everything a ledger needs, and say what to do."),
     "config": ("configuration", "Show the settings in force and where each came from."),
 }

@@ -80,3 +80,33 @@ def verify(data: Path, kafka: str | None, clickhouse: str | None, as_json: bool)
     code = main(kafka_address(kafka, data), clickhouse_url(clickhouse, data), as_json=as_json)
     sys.stdout.flush()
     return code
+
+
+@click.command(epilog="Example: toolledger retention --dry-run")
+@data_option
+@kafka_option
+@clickhouse_option
+@click.option("--dry-run", is_flag=True, help="Only show what is past its retention.")
+@json_option
+def retention(data: Path, kafka: str | None, clickhouse: str | None, dry_run: bool, as_json: bool) -> None:
+    """Take away what is past the retention of its project: logs with their usage, or payloads alone. Workers must run.
+
+    Run it once a day; `up` does so by itself. `verify` accounts for what was taken. Safe to end and to repeat at any moment.
+    """
+    from deploy.retention import carry_out, day
+
+    quiet_libraries()
+    waits = (lambda _: None) if as_json else say
+    nothing = True
+    for one in carry_out(kafka_address(kafka, data), clickhouse_url(clickhouse, data), dry_run=dry_run, waits=waits):
+        nothing = False
+        if as_json:
+            members = {"project": one.project_id, "what": one.kind, "before": day(one.until_ms), "logs": one.calls}
+            say_json(**members, dead_letters=one.letters, done=not dry_run)
+            continue
+        what = f"{one.calls:,} {'log' if one.calls == 1 else 'logs'}"
+        if one.kind == "payloads":
+            what = f"the payloads of {what} and of {one.letters:,} dead letters"
+        say(f"{one.project_id}: {what} before {day(one.until_ms)}{' would be' if dry_run else ''} taken away")
+    if nothing and not as_json:
+        say("nothing is past its retention")

@@ -38,6 +38,9 @@ from ingest.contract.errors import LedgerError
 
 _USAGE: Final = 2
 _FAILED: Final = 1
+# How long after the start what is past its retention is taken away, and how often from then on.
+_RETENTION_FIRST_S: Final = 300.0
+_RETENTION_EVERY_S: Final = 3600.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,6 +91,7 @@ class _Stack:
         self._logs = data / "logs"
         self._running: list[list[PartProcess]] = []
         self._stop = asyncio.Event()
+        self._retention: asyncio.Task[None] | None = None
         # With --json standard output belongs to programs.
         self._speaker = Speaker(sys.stderr if options.as_json else sys.stdout)
         self._say = self._speaker.say
@@ -110,6 +114,9 @@ class _Stack:
             code = _USAGE if error.code == "configuration" else _FAILED
         finally:
             stack_file.remove(self._data)
+            if self._retention is not None:
+                self._retention.cancel()
+                await asyncio.wait([self._retention])
             await self._bring_down()
             self._speaker.close()
         return code
@@ -176,6 +183,20 @@ class _Stack:
             sys.stdout.flush()
         elif options.demo:
             self._say(_next_steps(stack.url, stack_file.demo_key(self._data) or ""))
+        self._retention = asyncio.create_task(self._keep_retention(environment), name="retention")
+
+    async def _keep_retention(self, environment: dict[str, str]) -> None:
+        """Have taken away what is past its retention, for as long as the stack runs; what was in the way is said."""
+        pause_s = _RETENTION_FIRST_S
+        while True:
+            await asyncio.sleep(pause_s)
+            pause_s = _RETENTION_EVERY_S
+            try:
+                for line in await self._once("retention", toolledger("retention", "--data", str(self._data)), environment):
+                    if "taken away" in line:
+                        self._say(f"retention: {line}")
+            except LedgerError as error:
+                self._say(str(error))
 
     async def _start(self, parts: Sequence[Part]) -> None:
         """Start parts side by side; say each as it becomes ready."""
@@ -197,8 +218,8 @@ class _Stack:
             # One line is said; the first fault is the one that stopped the others.
             raise errors.exceptions[0] from None
 
-    async def _once(self, name: str, command: Sequence[str], environment: dict[str, str]) -> None:
-        """Run a command that ends; its last line says what went wrong."""
+    async def _once(self, name: str, command: Sequence[str], environment: dict[str, str]) -> list[str]:
+        """Run a command that ends, and return its lines; the last one says what went wrong."""
         process = await asyncio.create_subprocess_exec(
             *command,
             stdin=asyncio.subprocess.DEVNULL,
@@ -220,6 +241,7 @@ class _Stack:
             if await process.wait() != 0:
                 reason = next((line for line in reversed(lines) if line), "no word why").removeprefix("toolledger: ")
                 raise LedgerError(f"{name}: {reason}")
+            return lines
         finally:
             if process.returncode is None:
                 process.kill()

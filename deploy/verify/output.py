@@ -55,8 +55,9 @@ def _lines(report: Report) -> Iterator[str]:
         f" {report.events:,} events = {report.accepted:,} accepted + {report.duplicates:,} duplicates"
         f" + {report.dead_letters:,} dead letters + {report.forwarded:,} forwarded"
     )
-    same = "=" if report.accepted == report.rows == report.calls else "against"
-    yield f"{report.accepted:,} accepted {same} {report.rows:,} logs {same} {report.calls:,} calls in usage"
+    same = "=" if report.accepted == report.rows + report.purged == report.calls + report.purged else "against"
+    past = f" + {report.purged:,} past retention" if report.purged else ""
+    yield f"{report.accepted:,} accepted {same} {report.rows:,} logs{past} {same} {report.calls:,} calls in usage{past}"
     if report.conflicts:
         yield f"{report.conflicts:,} of the duplicates had other content than the first of their id, which was kept"
     if report.known_ids or report.horizon_ms:

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, Final
 
+from deploy.verify.purged import Purged
 from deploy.verify.report import Finding, finding
 from deploy.verify.store import Store
 from ingest.contract import tables
@@ -29,19 +30,20 @@ Proved = Mapping[tuple[str, int], int]
 Doubt = tuple[str, int, str]
 
 
-def presence(store: Store, projects: Sequence[str], proved: Proved) -> Iterator[Finding]:
+def presence(store: Store, projects: Sequence[str], proved: Proved, purged: Purged) -> Iterator[Finding]:
     """Compare projects' rows of days with their logs.
 
     Args:
         proved: as one question to `usage_windows` saw it, before this.
+        purged: what retention took, which is compared no more.
     """
     for kind, column in _KINDS.items():
-        doubts = _look(store, projects, kind, column, proved, None)
+        doubts = _look(store, projects, kind, column, proved, purged, None)
         for _ in range(_LOOKS - 1):
             if not doubts:
                 break
             time.sleep(_PAUSE_S)  # nothing tells when what was under way has landed
-            doubts = _look(store, projects, kind, column, proved, doubts)
+            doubts = _look(store, projects, kind, column, proved, purged, doubts)
         for (project_id, day_s, name), (there, logged) in sorted(doubts.items()):
             yield finding(
                 "usage_differs",
@@ -53,7 +55,13 @@ def presence(store: Store, projects: Sequence[str], proved: Proved) -> Iterator[
 
 
 def _look(
-    store: Store, projects: Sequence[str], kind: str, column: str, proved: Proved, again: Mapping[Doubt, Any] | None
+    store: Store,
+    projects: Sequence[str],
+    kind: str,
+    column: str,
+    proved: Proved,
+    purged: Purged,
+    again: Mapping[Doubt, Any] | None,
 ) -> dict[Doubt, tuple[tuple[int, int], tuple[int, int]]]:
     """Return (first, last) as rows of days and as logs have them, by what does not fit.
 
@@ -81,14 +89,17 @@ def _look(
         f"  toInt64({_LATEST_MS}) AS proved_first, toInt64(-1) AS proved_last,"
         f"  toInt64({_LATEST_MS}) AS logged_first, toInt64(-1) AS logged_last"
         f" FROM {tables.USAGE_WINDOWS} WHERE project_id IN {{projects:Array(String)}} AND kind = '{kind}'{some}"
+        f"{purged.kept('window_start')}"
         f" UNION ALL SELECT project_id, {day.format('timestamp')}, {column} AS name, {_LATEST_MS}, -1,"
         f"  if({proof}, toUnixTimestamp64Milli(timestamp), {_LATEST_MS}), if({proof}, toUnixTimestamp64Milli(timestamp), -1),"
         "  toUnixTimestamp64Milli(timestamp), toUnixTimestamp64Milli(timestamp)"
-        f" FROM {tables.TOOL_EXECUTIONS} WHERE project_id IN {{projects:Array(String)}} AND name != ''{some})"
+        f" FROM {tables.TOOL_EXECUTIONS} WHERE project_id IN {{projects:Array(String)}} AND name != ''{some}"
+        f"{purged.kept('timestamp')})"
         " GROUP BY project_id, day, name"
         " HAVING proved_from < there_from OR proved_to > there_to OR there_from < logged_from OR there_to > logged_to"
         f"{limit}",
         **parameters,
+        **purged.parameters,
     )
     found = {(project_id, day_s, name): ((a, b), (c, d)) for project_id, day_s, name, a, b, _, _, c, d in rows}
     return found if again is None else {doubt: said for doubt, said in found.items() if doubt in again}

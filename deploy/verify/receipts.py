@@ -1,8 +1,9 @@
 """Receipts against each other, and rows and dead letters against receipts, batch by batch."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Final
 
+from deploy.verify.purged import Purged
 from deploy.verify.report import FINDINGS_MAX, Finding, finding
 from deploy.verify.store import Store
 from ingest.contract import tables
@@ -100,10 +101,18 @@ class Receipts:
                 partition,
             )
 
-    def rows(self) -> Iterator[Finding]:
-        """Of each batch and project, as many rows as its receipt accepted."""
+    def rows(self, purged: Purged) -> Iterator[Finding]:
+        """Of each batch and project, as many rows as its receipt accepted; fewer where retention took some.
+
+        Of such a project it is judged by all its batches together how many may be missing (`usage`).
+        """
         yield from self._compare(
-            tables.TOOL_EXECUTIONS, "accepted", many="surplus_rows", few="missing_rows", what="rows in tool_executions"
+            tables.TOOL_EXECUTIONS,
+            "accepted",
+            many="surplus_rows",
+            few="missing_rows",
+            what="rows in tool_executions",
+            fewer=purged.projects,
         )
 
     def dead_letters(self) -> Iterator[Finding]:
@@ -112,7 +121,9 @@ class Receipts:
             tables.DEAD_LETTERS, "dead_letters", many="dead_letters_differ", few="dead_letters_differ", what="dead letters"
         )
 
-    def _compare(self, table: str, column: str, *, many: str, few: str, what: str) -> Iterator[Finding]:
+    def _compare(
+        self, table: str, column: str, *, many: str, few: str, what: str, fewer: Sequence[str] = ()
+    ) -> Iterator[Finding]:
         keys = "incarnation, kafka_partition, first_offset, project_id"
         rows = self._store.rows(
             f"SELECT {keys}, sum(promised) AS promised, sum(there) AS there FROM ("
@@ -120,7 +131,10 @@ class Receipts:
             f"  WHERE kind = '{tables.KIND_PROJECT_RECEIPT}' AND {self._within()}"
             " UNION ALL"
             f" SELECT {keys}, 0, count() FROM {table} WHERE {self._within()} GROUP BY {keys})"
-            f" GROUP BY {keys} HAVING promised != there ORDER BY {keys} LIMIT {FINDINGS_MAX}"
+            f" GROUP BY {keys} HAVING promised != there"
+            " AND (there > promised OR project_id NOT IN {fewer:Array(String)})"
+            f" ORDER BY {keys} LIMIT {FINDINGS_MAX}",
+            fewer=list(fewer),
         )
         for incarnation, partition, first_offset, project_id, promised, there in rows:
             yield finding(

@@ -51,6 +51,7 @@ class Totals:
     Args:
         events: each is in exactly one of accepted, duplicates, dead_letters and forwarded; conflicts are among the duplicates.
         rows, calls: in logs and in usage.
+        purged: what retention has taken out of both.
     """
 
     events: int
@@ -61,6 +62,7 @@ class Totals:
     forwarded: int
     rows: int
     calls: int
+    purged: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from typing import Any, Final, NamedTuple
 
 from deploy.verify.presence import Proved, presence
+from deploy.verify.purged import Purged
 from deploy.verify.report import Finding, ProjectTotals, finding
 from deploy.verify.store import Store
 from ingest.contract import tables
@@ -91,8 +92,9 @@ _NONE: Final = _Tally()
 class ProjectUsage:
     """Asks `usage_windows` once for some projects, which sees each batch whole or not, then counts just those batches' rows."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, purged: Purged) -> None:
         self._store = store
+        self._purged = purged
 
     def projects(self) -> list[list[str]]:
         """List all projects that receipts name, those together that are asked about at once.
@@ -122,7 +124,7 @@ class ProjectUsage:
             if look < _LOOKS - 1:
                 # Nothing tells when a worker has filled a hole; it takes a batch.
                 time.sleep(_PAUSE_S)
-        return totals, [*findings, *presence(self._store, projects, proved)]
+        return totals, [*findings, *presence(self._store, projects, proved, self._purged)]
 
     def _look(self, projects: Sequence[str]) -> tuple[list[ProjectTotals], list[Finding], Proved]:
         receipts: dict[str, Counter[str]] = {project: Counter() for project in projects}
@@ -147,11 +149,27 @@ class ProjectUsage:
                 project_id=project,
                 rows=logs[project],
                 calls=counted[project],
+                purged=self._purged.calls.get(project, 0),
                 **{name: receipts[project][name] for name in _COUNTS},
             )
             for project in projects
         ]
+        findings += self._taken(totals)
         return totals, findings, proved
+
+    def _taken(self, totals: Sequence[ProjectTotals]) -> Iterator[Finding]:
+        """What is missing of a project is what its retention took, no more and no less."""
+        for one in totals:
+            if one.project_id in self._purged.since and one.project_id not in self._purged.going_on:
+                for count, kind, what in ((one.rows, "missing_rows", "logs"), (one.calls, "usage_differs", "calls in usage")):
+                    if one.accepted != count + one.purged:
+                        yield finding(
+                            kind,
+                            f"project {one.project_id!r}: {one.accepted} accepted, but {count} {what} and {one.purged} past"
+                            " their retention",
+                            None,
+                            one.project_id,
+                        )
 
     def _sums(self, projects: Sequence[str]) -> Any:
         receipt = f"kind = '{tables.KIND_PROJECT_RECEIPT}'"
@@ -164,9 +182,11 @@ class ProjectUsage:
             f" if({receipt}, 0, toUnixTimestamp(toStartOfHour(window_start))) AS hour, status,"
             f" (sum(calls), sum(calls * {_KEYS_OF_USAGE}), sum({sketches})), max(next_offset), {counts}"
             f" FROM {tables.USAGE_WINDOWS} WHERE project_id IN {{projects:Array(String)}}"
-            f" AND kind IN ({', '.join(repr(kind) for kind in (*_KINDS, tables.KIND_PROJECT_RECEIPT))})"
+            f" AND (kind = '{tables.KIND_PROJECT_RECEIPT}'"
+            f" OR kind IN ({', '.join(map(repr, _KINDS))}){self._purged.kept('window_start')})"
             " GROUP BY project_id, kind, i, p, hour, status",
             projects=list(projects),
+            **self._purged.parameters,
         )
 
     def _rows(self, projects: Sequence[str], proved: Proved) -> Any:
@@ -181,8 +201,9 @@ class ProjectUsage:
         return self._store.rows(
             f"SELECT project_id, toUnixTimestamp(toStartOfHour(timestamp)) AS hour, status, countIf({_AT_AN_EDGE}), {counts}"
             f" FROM {tables.TOOL_EXECUTIONS} WHERE project_id IN {{projects:Array(String)}} AND ({within or '0'})"
-            " GROUP BY project_id, hour, status",
+            f"{self._purged.kept('timestamp')} GROUP BY project_id, hour, status",
             projects=list(projects),
+            **self._purged.parameters,
         )
 
 

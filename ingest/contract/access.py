@@ -1,4 +1,4 @@
-"""API keys and project rules as state: fold the control topic's records into it, ask it who a key is.
+"""API keys, project rules and purges as state: fold the control topic's records into it, ask it who a key is.
 
 Pure. `ingest.contract.control` follows the topic; `ingest.keys` writes it. Only a hash of a key is ever stored.
 """
@@ -6,6 +6,7 @@ Pure. `ingest.contract.control` follows the topic; `ingest.keys` writes it. Only
 import hashlib
 import re
 import secrets
+from collections.abc import Sequence
 from typing import Final, Literal
 
 import msgspec
@@ -42,6 +43,29 @@ class ProjectRules(msgspec.Struct, frozen=True, kw_only=True):
     payload_retention_days: int | None = None
 
 
+class Purge(msgspec.Struct, frozen=True, kw_only=True):
+    """Of a project, all calls before `until_ms` are taken away; of those that Kafka accepts since `effective_ms` none is taken.
+
+    The second is a moment after the purge was announced, by which every worker has heard of it: so an event has the same fate
+    whenever its record is read again.
+    """
+
+    until_ms: int
+    effective_ms: int
+
+
+class Purges(msgspec.Struct, frozen=True, kw_only=True):
+    """The purges of a project's logs, oldest first."""
+
+    project_id: str
+    logs: tuple[Purge, ...] = ()
+
+
+def kept_since(purges: Sequence[Purge], accepted_ms: int) -> int:
+    """Return before which timestamp (epoch ms) an event accepted at that time is not taken any more; 0: none is too old."""
+    return max((one.until_ms for one in purges if one.effective_ms <= accepted_ms), default=0)
+
+
 def hash_key(key: str) -> str:
     """Return the hash a key is stored and looked up by: SHA-256, hex. Keys are 192 random bits, so no salt is needed."""
     return hashlib.sha256(key.encode()).hexdigest()
@@ -68,12 +92,19 @@ def rules_record(rules: ProjectRules) -> tuple[bytes, bytes]:
     return f"project/{rules.project_id}".encode(), msgspec.json.encode(rules)
 
 
+def purges_record(purges: Purges) -> tuple[bytes, bytes]:
+    """Return the control record (key, value) of a project's purges."""
+    return f"purges/{purges.project_id}".encode(), msgspec.json.encode(purges)
+
+
 class Access:
     """The control topic folded into memory. One writer (the follower), readers on the same loop."""
 
     def __init__(self) -> None:
         self.keys: dict[str, Key] = {}
         self.rules: dict[str, ProjectRules] = {}
+        # Never changed in place: it is read by other threads.
+        self.purges: dict[str, tuple[Purge, ...]] = {}
         self._by_hash: dict[str, Key] = {}
 
     def apply(self, key: bytes | None, value: bytes | None) -> None:
@@ -91,6 +122,8 @@ class Access:
             self.rules.pop(name, None)
             if value is not None:
                 self.rules[name] = msgspec.json.decode(value, type=ProjectRules)
+        elif kind == "purges" and value is not None:
+            self.purges = {**self.purges, name: msgspec.json.decode(value, type=Purges).logs}
 
     def find(self, key: str) -> Key | None:
         """Return the key that is in force, or None for an unknown or a revoked one.

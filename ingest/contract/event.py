@@ -39,6 +39,7 @@ Reason = Literal[
     "nested_too_deep",
     "timestamp_out_of_range",
     "timestamp_unreadable",
+    "past_retention",
     "project_missing",
     "project_invalid",
     "project_mismatch",
@@ -207,6 +208,21 @@ def timestamp_ms(value: str | float) -> int:
     # the last millisecond of distant years.
     whole = moment - datetime(1970, 1, 1, tzinfo=UTC)
     return (whole.days * 86_400 + whole.seconds) * 1000 + whole.microseconds // 1000
+
+
+def check_retention(value_ms: int, *, kept_since_ms: int) -> None:
+    """Refuse an event of a time of which its project's retention has taken everything away.
+
+    Args:
+        value_ms: the event's timestamp, epoch ms.
+        kept_since_ms: what the project keeps begins there, epoch ms.
+
+    Raises:
+        InvalidEvent: `past_retention`.
+    """
+    if value_ms < kept_since_ms:
+        since = datetime.fromtimestamp(kept_since_ms / 1000, tz=UTC)
+        raise InvalidEvent("past_retention", f"`timestamp` is before {since:%Y-%m-%d}, where what the project keeps begins")
 
 
 def check_timestamp(value_ms: int, *, accepted_ms: int, slack_ms: int = 0) -> None:

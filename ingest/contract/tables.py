@@ -8,12 +8,14 @@ DEAD_LETTERS: Final = "dead_letters"
 PROGRESS: Final = "progress"
 # Outcomes of `toolledger verify`.
 VERIFICATIONS: Final = "verifications"
+# What retention has taken away.
+PURGES: Final = "purges"
 # A view over the rows of KIND_CORRECTION.
 USAGE_CORRECTIONS: Final = "usage_corrections"
 
 SCHEMA_MIGRATIONS: Final = "schema_migrations"
 # The newest numbered file. Answers from tables that have not come so far would be wrong, not only slower.
-SCHEMA_VERSION: Final = 18
+SCHEMA_VERSION: Final = 19
 
 KIND_TOOL_MINUTE: Final = "tool_minute"
 KIND_TOOL_HOUR: Final = "tool_hour"
@@ -25,6 +27,11 @@ KIND_SESSION_DAY: Final = "session_day"
 KIND_RECEIPT: Final = "receipt"
 KIND_PROJECT_RECEIPT: Final = "project_receipt"
 KIND_CORRECTION: Final = "correction"
+
+# Before when a row's project has been purged, epoch s, with the projects and their times beside each other as parameters.
+PURGED_BEFORE: Final = "transform(toString(project_id), {purged:Array(String)}, {since:Array(UInt32)}, toUInt32(0))"
+PURGE_LOGS: Final = "logs"
+PURGE_PAYLOADS: Final = "payloads"
 
 # A call's id with its project's, as the index `rows_of_own_id` has it: nothing of another project is read for it.
 OWN_ID: Final = "concat(project_id, ' ', id)"

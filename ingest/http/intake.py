@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Final, TypeVar
 
 from ingest.admission import Admission, MakeIds, admit, places_of, random_ids, take_out
-from ingest.contract.access import Key
+from ingest.contract.access import Key, kept_since
 from ingest.contract.control import ControlFollower
 from ingest.contract.errors import BrokerUnavailable
 from ingest.contract.metrics import INGEST_EVENTS, INGEST_REJECTED
@@ -92,7 +92,13 @@ class Intake:
             part = items if step >= len(items.raws) else items.part(start, start + step)
             await self._turns.turn(key.id, size * len(part.raws) // len(items.raws))
             admission = admit(
-                part, project_id=key.project_id, accepted_ms=accepted_ms, make_ids=make_ids, redactor=None, first=start
+                part,
+                project_id=key.project_id,
+                accepted_ms=accepted_ms,
+                make_ids=make_ids,
+                redactor=None,
+                kept_since_ms=kept_since(self._control.access.purges.get(key.project_id, ()), accepted_ms),
+                first=start,
             )
             await self._take_out(admission, part, key.project_id, start)
             if part is items:

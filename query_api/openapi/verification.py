@@ -14,6 +14,7 @@ _OF: Final = {
     "forwarded": "Were sent on to the partition of their id, and count there.",
     "rows": "Logs.",
     "calls": "Calls in usage.",
+    "purged": "Past their retention, and gone from both: accepted = rows + purged = calls + purged.",
 }
 _OUTCOME: Final[Json] = record(
     {

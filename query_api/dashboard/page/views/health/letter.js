@@ -20,6 +20,7 @@ const WHAT_TO_DO = {
   unknown_status: "status is success or failed.",
   event_too_large: "Make it smaller: large requests and responses belong elsewhere, with a link to them.",
   nested_too_deep: "Make what is nested flatter.",
+  past_retention: "The project keeps nothing of that time any more (projects set --retention-days).",
   timestamp_out_of_range: "The timestamp must lie between 2015 and a day after it was accepted, in epoch milliseconds or ISO 8601.",
   timestamp_unreadable: "A timestamp is epoch milliseconds, or ISO 8601.",
   project_missing: "Name the project: in the record's header project_id, or in the body.",

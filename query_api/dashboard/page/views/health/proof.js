@@ -32,10 +32,11 @@ export function proof(last, { nowMs, zone }) {
 }
 
 function totals(of) {
-  const same = of.accepted === of.rows && of.rows === of.calls;
+  const same = of.accepted === of.rows + of.purged && of.rows === of.calls;
+  const past = of.purged > 0 ? ` + ${count(of.purged)} past retention` : "";
   return [
     h("p", {}, `${count(of.events)} events = ${count(of.accepted)} accepted + ${count(of.duplicates)} duplicates + ${count(of.dead_letters)} dead letters + ${count(of.forwarded)} forwarded.`),
-    h("p", {}, same ? `${count(of.accepted)} accepted = ${count(of.rows)} logs = ${count(of.calls)} calls in usage.` : `${count(of.accepted)} accepted, ${count(of.rows)} logs, ${count(of.calls)} calls in usage.`),
+    h("p", {}, same ? `${count(of.accepted)} accepted = ${count(of.rows)} logs${past} = ${count(of.calls)} calls in usage${past}.` : `${count(of.accepted)} accepted, ${count(of.rows)} logs, ${count(of.calls)} calls in usage${past}.`),
     of.conflicts > 0 && h("p.quiet", {}, `${count(of.conflicts)} duplicates had other content than the first of their id, which was kept.`),
   ];
 }

@@ -1,0 +1,51 @@
+"""What retention has taken away, as it was noted, so that a check can account for it."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from deploy.verify.store import Store
+from ingest.contract import tables
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Purged:
+    """By project.
+
+    Args:
+        since: before that, epoch s, all was taken, or is about to be: nothing there is compared any more.
+        calls: how many that were.
+        going_on: projects of which some may still be there.
+    """
+
+    since: Mapping[str, int] = field(default_factory=dict)
+    calls: Mapping[str, int] = field(default_factory=dict)
+    going_on: frozenset[str] = frozenset()
+
+    @property
+    def projects(self) -> list[str]:
+        """Those that something was taken of."""
+        return sorted(self.since)
+
+    def kept(self, column: str) -> str:
+        """SQL: whether a row's time lies where nothing was taken, as a condition that goes on: ` AND ...`, or nothing."""
+        return f" AND toUnixTimestamp({column}) >= {tables.PURGED_BEFORE}" if self.since else ""
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        """What `kept` refers to."""
+        return {"purged": list(self.since), "since": list(self.since.values())} if self.since else {}
+
+
+def purged(store: Store) -> Purged:
+    """Read the notes."""
+    rows: Sequence[Sequence[Any]] = store.rows(
+        f"SELECT project_id, max(until_s), sum(calls), min(done) FROM ("
+        f" SELECT project_id, toUnixTimestamp(until) AS until_s, max(calls) AS calls, max(done) AS done"
+        f" FROM {tables.PURGES} WHERE kind = '{tables.PURGE_LOGS}' GROUP BY project_id, until_s) GROUP BY project_id"
+    )
+    return Purged(
+        since={project: until_s for project, until_s, _, _ in rows},
+        calls={project: calls for project, _, calls, _ in rows},
+        going_on=frozenset(project for project, _, _, done in rows if not done),
+    )
