@@ -50,6 +50,7 @@ _COLUMNS: Final = ["project_id", "kind", "until", "calls", "done", "noted_at", "
 _CALLS: Final = (
     f"FROM {TOOL_EXECUTIONS} WHERE project_id = {{project:String}} AND timestamp < fromUnixTimestamp64Milli({{until:Int64}})"
 )
+_SINCE: Final = "toUnixTimestamp({}) >= intDiv({{since:Int64}}, 1000)"
 _PAYLOADS: Final = f"{_CALLS} AND data != ''"
 _LETTERS: Final = (
     f"FROM {DEAD_LETTERS} WHERE project_id = {{project:String}} AND accepted_at < fromUnixTimestamp64Milli({{until:Int64}})"
@@ -160,8 +161,11 @@ class _Run:
 
     def logs(self, project_id: str, until_ms: int) -> Purged:
         """Count, note and take away a project's logs and usage."""
-        calls = self.count(_CALLS, project_id, until_ms)
-        summed = int(self._one(f"SELECT sumIf(calls, kind = '{KIND_TOOL_MINUTE}') {_SUMS}", project_id, until_ms))
+        # What an earlier purge has counted may come again: written anew after ClickHouse had lost it. It only goes again.
+        since_ms = max(self._noted(project_id, PURGE_LOGS), default=0)
+        calls = int(self._one(f"SELECT count() {_CALLS} AND {_SINCE.format('timestamp')}", project_id, until_ms, since_ms))
+        minutes = f"{_SUMS} AND kind = '{KIND_TOOL_MINUTE}' AND {_SINCE.format('window_start')}"
+        summed = int(self._one(f"SELECT sum(calls) {minutes}", project_id, until_ms, since_ms))
         if calls != summed:
             raise StoreUnavailable(
                 f"nothing of {project_id} was taken away: before {day(until_ms)} it has {calls} logs and {summed} calls in"
@@ -186,10 +190,11 @@ class _Run:
             if not days:
                 continue
             until_ms = _until(min(days), now_ms)
+            # To look for payloads is to read them, so it is done once a day; what comes late waits for the next one.
+            if until_ms in self._noted(one.project_id, PURGE_PAYLOADS):
+                continue
             calls = self.count(_PAYLOADS, one.project_id, until_ms) if one.payload_retention_days else 0
             letters = self.count(_LETTERS, one.project_id, until_ms)
-            if not calls and not letters:
-                continue
             if not dry_run:
                 if calls:
                     self._change(f"ALTER TABLE {TOOL_EXECUTIONS} UPDATE data = ''", _PAYLOADS, one.project_id, until_ms)
@@ -198,7 +203,8 @@ class _Run:
                         f"ALTER TABLE {DEAD_LETTERS} UPDATE payload = '', key = ''", _LETTERS, one.project_id, until_ms
                     )
                 self._note(one.project_id, PURGE_PAYLOADS, until_ms, calls=calls, done=True)
-            yield Purged(project_id=one.project_id, kind=PURGE_PAYLOADS, until_ms=until_ms, calls=calls, letters=letters)
+            if calls or letters:
+                yield Purged(project_id=one.project_id, kind=PURGE_PAYLOADS, until_ms=until_ms, calls=calls, letters=letters)
 
     def _take(self, project_id: str, until_ms: int, calls: int) -> Purged:
         for table, rows in ((USAGE_WINDOWS, _SUMS), (TOOL_EXECUTIONS, _CALLS)):
@@ -216,8 +222,13 @@ class _Run:
         row = [project_id, kind, until_ms // 1000, calls, int(done), datetime.now(tz=UTC), 0]
         self._client.insert(PURGES, [row], column_names=_COLUMNS)
 
-    def _one(self, query: str, project_id: str, until_ms: int) -> Any:
-        return self._client.query(query, _values(project_id, until_ms)).result_rows[0][0]
+    def _noted(self, project_id: str, kind: str) -> set[int]:
+        """Return up to when purges of a project were noted, epoch ms."""
+        query = f"SELECT toUnixTimestamp(until) FROM {PURGES} WHERE project_id = {{project:String}} AND kind = {{kind:String}}"
+        return {until_s * 1000 for (until_s,) in self._client.query(query, {"project": project_id, "kind": kind}).result_rows}
+
+    def _one(self, query: str, project_id: str, until_ms: int, since_ms: int = 0) -> Any:
+        return self._client.query(query, _values(project_id, until_ms) | {"since": since_ms}).result_rows[0][0]
 
 
 def day(at_ms: int) -> str:

@@ -5,10 +5,11 @@ import asyncio
 import pytest
 
 from deploy.topics import apply
+from ingest.contract.access import kept_since
 from ingest.contract.control import ControlFollower
 from ingest.contract.errors import BrokerUnavailable, ConfigurationError
 from ingest.contract.topics import topics
-from ingest.keys import create_key, list_keys, read_access, revoke_key, set_rules
+from ingest.keys import announce_purges, create_key, list_keys, read_access, revoke_key, set_rules
 from tests.support.ingest_service import HOST, eventually, free_port
 
 pytestmark = pytest.mark.real
@@ -85,6 +86,19 @@ async def test_a_project_does_not_go_to_another_organisation_by_a_key(kafka: str
     await create_key(kafka, project_id="moving", org_id="second")
     with pytest.raises(ConfigurationError, match="belongs to the organisation second"):
         await create_key(kafka, project_id="moving", org_id="first")
+
+
+async def test_purges_are_announced_once_and_stay(kafka: str) -> None:
+    """The first announcement of a time counts, an earlier time needs none; from when on each is in force is known."""
+    assert await announce_purges(kafka, {"purged": 1_000, "other": 500}, effective_ms=5_000) == 5_000
+    assert await announce_purges(kafka, {"purged": 1_000}, effective_ms=6_000) == 5_000
+    assert await announce_purges(kafka, {"purged": 900}, effective_ms=7_000) == 5_000
+    assert await announce_purges(kafka, {"purged": 2_000}, effective_ms=8_000) == 8_000
+    purges = (await read_access(kafka)).purges
+    assert [kept_since(purges["purged"], at_ms) for at_ms in (4_999, 5_000, 7_999, 8_000)] == [0, 1_000, 1_000, 2_000]
+    assert kept_since(purges["other"], 9_000) == 500
+    await set_rules(kafka, "purged", retention_days=9)
+    assert (await read_access(kafka)).purges == purges
 
 
 async def test_what_cannot_be_used_is_refused_before_anything_is_written(kafka: str) -> None:

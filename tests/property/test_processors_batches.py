@@ -3,7 +3,7 @@
 import json
 import random
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -11,6 +11,7 @@ import polars as pl
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from ingest.contract.access import Purge
 from ingest.contract.event import EVENT_BYTES_MAX
 from ingest.contract.partitioning import event_key, home_partition
 from ingest.contract.redact_patterns import redactor
@@ -65,7 +66,12 @@ def records(
 
 
 def write(
-    made: Sequence[Record], *, cuts: Sequence[int], seen: SeenFilter | None = None, known: set[str] | None = None
+    made: Sequence[Record],
+    *,
+    cuts: Sequence[int],
+    seen: SeenFilter | None = None,
+    known: set[str] | None = None,
+    purges: Mapping[str, Sequence[Purge]] | None = None,
 ) -> list[Prepared]:
     """Take records through in batches cut at given places, as the ledger does."""
     seen = seen or SeenFilter(budget_bytes=1 << 20)
@@ -81,7 +87,7 @@ def write(
             next_offset=end,
             records=made[start:end],
         )
-        candidates = read(batch, seen=seen)
+        candidates = read(batch, seen=seen, purges=purges)
         asked = [*candidates.suspects.by_id, *candidates.suspects.by_time]
         answers = {place: 0 for place in asked if candidates.decoded.ids[place] in known}
         prepared = settle(candidates, known=answers, stores_payload=lambda _: True, window_close_ms=300_000)
@@ -130,6 +136,43 @@ def test_the_first_of_each_id_comes_out_as_it_was_sent(sent: list[dict[str, Any]
         if "data" in event and "[redacted]" not in row["data"]:
             assert json.loads(row["data"]) == event["data"]
             assert row["data"].encode() in values
+
+
+@slow
+@given(
+    sent=st.lists(events, min_size=1, max_size=25),
+    seed=st.integers(0, 2**32),
+    cuts=st.lists(st.integers(0, 30), max_size=4),
+    purges=st.lists(
+        st.builds(Purge, until_ms=st.integers(START_MS - 10**8, START_MS), effective_ms=st.integers(START_MS, START_MS + 20)),
+        max_size=3,
+    ),
+    owner=st.sampled_from(["p", "another"]),
+)
+def test_an_event_of_a_time_that_retention_took_is_a_dead_letter_by_its_records_time_alone(
+    sent: list[dict[str, Any]], seed: int, cuts: list[int], purges: list[Purge], owner: str
+) -> None:
+    """Each event is refused where a purge in force at its record's time covers it, whole, and its neighbours go on."""
+    made = records(sent, seed)
+    done = write(made, cuts=cuts, purges={owner: purges})
+    accepted_ms = [
+        record.timestamp_ms for record in made for _ in decode([record], incarnation="i", partition=0, partitions=1).ids
+    ]
+    refused, taken = [], {}
+    for event, at_ms in zip(sent, accepted_ms, strict=True):
+        if owner == "p" and any(event["timestamp"] < one.until_ms and one.effective_ms <= at_ms for one in purges):
+            refused.append(event)
+        else:
+            taken.setdefault(event["id"], event["timestamp"])
+    letters = [letter for prepared in done for letter in prepared.dead_letters]
+    assert sorted((json.loads(letter.payload) for letter in letters), key=repr) == sorted(refused, key=repr)
+    assert {(letter.project_id, letter.reason) for letter in letters} <= {("p", "past_retention")}
+    assert {
+        row["id"]: row["timestamp"] for row in rows(done).with_columns(pl.col("timestamp").to_physical()).to_dicts()
+    } == taken
+    totals = [prepared.totals for prepared in done]
+    assert sum(each["events"] for each in totals) == len(sent)
+    assert sum(each["dead_letters"] for each in totals) == len(refused)
 
 
 @slow

@@ -73,3 +73,20 @@ def test_an_event_of_exactly_the_limit_with_id_and_time_of_its_own_is_taken() ->
 def test_fresh_ids_differ_and_ids_for_a_retry_do_not() -> None:
     assert not set(random_ids(range(100))) & set(random_ids(range(100)))
     assert retry_ids("p", "k")([0, 5]) == retry_ids("p", "k")([0, 5])
+
+
+def test_an_event_of_a_time_that_retention_took_is_refused_at_the_door() -> None:
+    """Of before a moment it is refused, as number and as text; of that moment and without a time it is taken."""
+    since_ms = NOW_MS - 86_400_000
+    stamps = [
+        b'"timestamp":%d' % (since_ms - 1),
+        b'"timestamp":"2027-01-14T07:59:59.999Z"',
+        b'"timestamp":%d' % since_ms,
+        b'"a":1',
+    ]
+    body = b"[" + b",".join(b"{" + BASE + b"," + stamp + b"}" for stamp in stamps) + b"]"
+    items = split(body, "json", items_max=100)
+    admission = admit(items, project_id="proj", accepted_ms=NOW_MS, kept_since_ms=since_ms)
+    assert [(item.index, item.code) for item in admission.rejected] == [(0, "past_retention"), (1, "past_retention")]
+    assert "before 2027-01-14" in admission.rejected[0].message
+    assert len(admission.ids) == 2
