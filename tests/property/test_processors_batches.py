@@ -155,11 +155,9 @@ def test_an_event_of_a_time_that_retention_took_is_a_dead_letter_by_its_records_
     """Each event is refused where a purge in force at its record's time covers it, whole, and its neighbours go on."""
     made = records(sent, seed)
     done = write(made, cuts=cuts, purges={owner: purges})
-    accepted_ms = [
-        record.timestamp_ms for record in made for _ in decode([record], incarnation="i", partition=0, partitions=1).ids
-    ]
+    whole = decode(made, incarnation="i", partition=0, partitions=1)
     refused, taken = [], {}
-    for event, at_ms in zip(sent, accepted_ms, strict=True):
+    for event, at_ms in zip(sent, whole.accepted_ms, strict=True):
         if owner == "p" and any(event["timestamp"] < one.until_ms and one.effective_ms <= at_ms for one in purges):
             refused.append(event)
         else:
