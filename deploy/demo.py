@@ -76,6 +76,9 @@ def import_recorded(api: Api, path: Path = RECORDED) -> int:
             accepted = len(answer.json()["ids"])
             _say(f"imported {accepted} recorded tool calls into project {PROJECT}")
             return accepted
+        if _all_past_retention(answer):
+            _say("imported nothing: the recorded tool calls are past the project's retention")
+            return 0
         if not _may_pass(answer) or time.monotonic() > deadline:
             raise fault(answer)
         time.sleep(_PAUSE_S)
@@ -121,6 +124,14 @@ def _deliver(api: Api, body: bytes) -> LedgerError | None:
                 return fault(answer)
         time.sleep(pause_s)
         pause_s = min(2 * pause_s, _PAUSE_S_MAX)
+
+
+def _all_past_retention(answer: Answer) -> bool:
+    """Tell whether each event was refused because retention has taken its time away."""
+    if answer.status != 400:
+        return False
+    codes = {one["code"] for one in answer.json().get("rejected", [])}
+    return codes == {"past_retention"}
 
 
 def _may_pass(answer: Answer) -> bool:

@@ -44,7 +44,7 @@ GRACE_MS: Final = 60_000
 # How long workers may take to prove what came before the announcement, beside the grace.
 _PATIENCE_S: Final = 600.0
 _ASK_S: Final = 0.5
-_TELL_S: Final = 5.0
+_TELL_S: Final = 15.0
 _COLUMNS: Final = ["project_id", "kind", "until", "calls", "done", "noted_at", "kafka_partition"]
 
 _CALLS: Final = (
@@ -156,7 +156,7 @@ class _Run:
                 )
             if time.monotonic() - told > _TELL_S:
                 told = time.monotonic()
-                self._waits("waiting until all that was accepted before is proved")
+                self._waits("waiting: every service has a minute to hear of it, and what was accepted before has to be proved")
             time.sleep(_ASK_S)  # nobody tells how far the proof has come
 
     def logs(self, project_id: str, until_ms: int) -> Purged:
