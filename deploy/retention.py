@@ -44,6 +44,8 @@ GRACE_MS: Final = 60_000
 # How long workers may take to prove what came before the announcement, beside the grace.
 _PATIENCE_S: Final = 600.0
 _ASK_S: Final = 0.5
+# After so many days without it somebody should know.
+_LATE_DAYS: Final = 2
 _TELL_S: Final = 15.0
 _COLUMNS: Final = ["project_id", "kind", "until", "calls", "done", "noted_at", "kafka_partition"]
 
@@ -120,6 +122,21 @@ def carry_out(
                 yield run.logs(project_id, until_ms)
 
 
+def overdue(kafka: str, clickhouse: str) -> tuple[int, list[str]]:
+    """Return how many projects ask for retention, and those of which something has been past it for days.
+
+    Raises:
+        BrokerUnavailable, StoreUnavailable: as `carry_out`.
+    """
+    rules = [one for one in asyncio.run(read_access(kafka)).rules.values() if one.retention_days or one.payload_retention_days]
+    if not rules:
+        return 0, []
+    then_ms = time.time_ns() // 1_000_000 - _LATE_DAYS * DAY_MS
+    with store.told(clickhouse), contextlib.closing(store.client(clickhouse)) as client:
+        run = _Run(client, lambda _: None)
+        return len(rules), sorted({*run.due(rules, now_ms=then_ms), *run.unlooked(rules, now_ms=then_ms)})
+
+
 class _Run:
     """One run against one ClickHouse."""
 
@@ -135,6 +152,15 @@ class _Run:
         """Return the projects that have logs past their retention, and until when."""
         untils = {one.project_id: _until(one.retention_days, now_ms) for one in rules if one.retention_days}
         return {project_id: until_ms for project_id, until_ms in untils.items() if self.count(_CALLS, project_id, until_ms)}
+
+    def unlooked(self, rules: Sequence[ProjectRules], *, now_ms: int) -> list[str]:
+        """Return the projects whose payloads of before their retention nobody has looked for."""
+        untils = {one.project_id: _until(one.payload_retention_days, now_ms) for one in rules if one.payload_retention_days}
+        return [
+            project_id
+            for project_id, until_ms in untils.items()
+            if max(self._noted(project_id, PURGE_PAYLOADS), default=0) < until_ms and self.count(_CALLS, project_id, until_ms)
+        ]
 
     def announce(self, kafka: str, due: Mapping[str, int], *, grace_ms: int) -> None:
         """Announce purges, and wait until everything that was accepted before they are in force is proved."""

@@ -108,7 +108,7 @@ def projects() -> None:
 @click.option(
     "--retention-days",
     type=click.IntRange(0),
-    help="How many whole days of logs and usage are kept; 0: all. Carried out by `toolledger retention`, once a day by `up`.",
+    help="How many whole days of logs and usage are kept; 0: all. `toolledger retention` carries it out.",
 )
 @click.option(
     "--payload-retention-days",

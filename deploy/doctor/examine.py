@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from deploy.doctor import clickhouse, kafka, machine, service
+from deploy.doctor import clickhouse, kafka, machine, retention, service
 from deploy.doctor.finding import Finding
 
 
@@ -37,5 +37,7 @@ def examine(addresses: Addresses) -> Iterator[Finding]:
     yield from examined.findings
     url, where = addresses.clickhouse
     yield from clickhouse.examine(url, addresses.clickhouse_shown, where, examined.incarnation)
+    if (kept := retention.examine(addresses.kafka[0], url)) is not None:
+        yield kept
     for number, (address, named) in enumerate(addresses.services):
         yield from service.examine(address, named, addresses.key if number == 0 else None)

@@ -13,7 +13,9 @@ from typing import Any
 import pytest
 
 from deploy import retention
-from deploy.retention import DAY_MS, PURGE_LOGS, PURGE_PAYLOADS, Purged, carry_out
+from deploy.cli.main import main
+from deploy.doctor import retention as doctor_retention
+from deploy.retention import DAY_MS, PURGE_LOGS, PURGE_PAYLOADS, Purged, carry_out, day
 from ingest.contract.errors import StoreUnavailable
 from ingest.keys import set_rules
 from processors.sink import ClickHouseStore
@@ -118,6 +120,32 @@ def test_what_is_past_its_retention_goes_from_logs_and_usage_and_is_accounted_fo
     assert (again.duplicates, again.dead_letters) == (len(kept), old)
     assert pipeline.rows("SELECT DISTINCT reason FROM dead_letters WHERE project_id = 'short'") == [("past_retention",)]
     assert logs(pipeline, "short") == kept
+
+
+def test_the_command_says_what_goes_and_the_doctor_what_should_have_gone(
+    pipeline: Pipeline, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Without a rule the doctor says nothing of it; days past it a warning names the project; once it is done all is well."""
+    addresses = pipeline.kafka.address, pipeline.clickhouse_url
+    where = ["--kafka", addresses[0], "--clickhouse", addresses[1]]
+    send(pipeline, "told", make("t", 30))
+    assert pipeline.settled().proved
+    carried_out(pipeline)
+    rule(pipeline, "told", retention_days=DAYS, payload_retention_days=9)
+    warned = doctor_retention.examine(*addresses)
+    assert warned is not None
+    assert (warned.state, warned.text) == ("warning", "days past it: logs or payloads of told")
+    (dry,) = [one for one in carried_out(pipeline, dry_run=True) if one.kind == PURGE_LOGS]
+    capsys.readouterr()
+    assert main(["retention", "--dry-run", *where]) == 0
+    line = f"told: {dry.calls} logs before {day(until(DAYS))} would be taken away"
+    assert line in capsys.readouterr().out.splitlines()
+    carried_out(pipeline)
+    assert main(["retention", *where]) == 0
+    assert capsys.readouterr().out == "nothing is past its retention\n"
+    well = doctor_retention.examine(*addresses)
+    assert well is not None
+    assert well.state == "ok"
 
 
 @pytest.mark.parametrize("step", ["announce", "_note", "_change", "_change twice", "_take"])
