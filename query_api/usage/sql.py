@@ -25,8 +25,8 @@ from query_api.usage.question import METRIC_ORDERS, Question
 PERCENTILES: Final = (50, 95, 99)
 # More are told as hours.
 _SPANS_MAX: Final = 8
-# A filter is said once more for its index with each project's id, up to as many texts as one project may name values. Many projects
-# times many values would be millions to bind, to send and to look for, which costs more than an index saves.
+# A filter is said once more for its index with each project's id, up to as many texts as one project may name values. Many
+# projects times many values would be millions to bind, to send and to look for, which costs more than an index saves.
 _OWN_VALUES_MAX: Final = 1000
 
 # The logarithm of zero has no bucket; `greatest` keeps it from being taken, because both sides of `if` may be worked out.
