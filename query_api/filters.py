@@ -112,6 +112,23 @@ def conditions(filters: Sequence[Filter]) -> tuple[list[str], dict[str, Any]]:
     return texts, values
 
 
+def any_equal(field: Field, values: Sequence[str], name: str) -> tuple[str, dict[str, Any]]:
+    """Return the SQL condition that a field is equal to one of some values, and what it refers to: one parameter, however many.
+
+    A term for each value would be more text than ClickHouse takes, where several tails are looked for at once.
+    """
+    # Longer ones equal nothing that is stored.
+    allowed = [value for value in values if field in TEXTS or len(value) <= VALUE_CHARS_MAX]
+    full = [value for value in allowed if value]
+    given = f"{{{name}:Array(String)}}"
+    columns = _COLUMNS.get(field, (field,))
+    indexed = _INDEXED.get(field)
+    found = [f"{column} IN {given}" for column in columns] if indexed is None else [f"{indexed} IN {given}"]
+    if len(full) < len(allowed):
+        found.append(" AND ".join(f"{column} = ''" for column in columns))
+    return " OR ".join(f"({one})" for one in found), {name: full if indexed is None else OwnValues(tuple(full))}
+
+
 def _condition(column: str, operator: Operator, parameter: str) -> str:
     if operator == "==":
         return f"{column} = {parameter}"

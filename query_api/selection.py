@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from query_api.filters import Field, Filter, conditions
+from query_api.filters import Field, Filter, any_equal, conditions
 
 _PARAMETER: Final = re.compile(r"\{(\w+):")
 
@@ -47,11 +47,9 @@ class Selection:
         """
         texts, values = _named(self.filters, prefix)
         for number, one in enumerate(self.any_of):
-            each = [_named([Filter(field=one.field, operator="==", value=value)], f"{prefix}a{number}v{index}")
-                    for index, value in enumerate(one.values)]  # fmt: skip
-            texts.append(" OR ".join(f"({' AND '.join(of)})" for of, _ in each))
-            for _, named in each:
-                values |= named
+            text, named = any_equal(one.field, one.values, f"{prefix}a{number}")
+            texts.append(text)
+            values |= named
         return texts, values
 
     def told(self) -> list[Any]:

@@ -25,6 +25,9 @@ from query_api.usage.question import METRIC_ORDERS, Question
 PERCENTILES: Final = (50, 95, 99)
 # More are told as hours.
 _SPANS_MAX: Final = 8
+# A filter is said once more for its index with each project's id, up to as many texts as one project may name values. Many
+# projects times many values would be millions to bind, to send and to look for, which costs more than an index saves.
+_OWN_VALUES_MAX: Final = 1000
 
 # The logarithm of zero has no bucket; `greatest` keeps it from being taken, because both sides of `if` may be worked out.
 _LOG: Final = f"log(greatest(duration_ms, {TINY_MS!r}))"
@@ -79,7 +82,7 @@ def statement(tenant: Tenant, question: Question) -> Statement:
             # One more than the limit shows that there is more; the totals are a row of their own. A series of every interval in
             # the order of a metric comes whole: what a limit left out would pass for an interval without calls.
             text += f"\nLIMIT {question.limit + 2}"
-    return Statement(tenant=tenant, text=text, values=values | _indexed(question.filters)[1])
+    return Statement(tenant=tenant, text=text, values=values | _indexed(tenant, question.filters)[1])
 
 
 def columns(question: Question) -> list[str]:
@@ -161,9 +164,10 @@ def filter_conditions(filters: Mapping[str, tuple[str, ...]]) -> tuple[list[str]
     return texts, values
 
 
-def _indexed(filters: Mapping[str, tuple[str, ...]]) -> tuple[list[str], dict[str, Any]]:
+def _indexed(tenant: Tenant, filters: Mapping[str, tuple[str, ...]]) -> tuple[list[str], dict[str, Any]]:
     """Return what of the filters is said once more of raw rows, in the form that their indexes have, and its values."""
-    found = {column: filters[column] for column in OWN if "" not in filters.get(column, ("",))}
+    most = _OWN_VALUES_MAX // len(tenant.projects)
+    found = {column: filters[column] for column in OWN if "" not in filters.get(column, ("",)) and len(filters[column]) <= most}
     texts = [f"{OWN[column]} IN {{own_{column}:Array(String)}}" for column in found]
     return texts, {f"own_{column}": OwnValues(values) for column, values in found.items()}
 
@@ -321,7 +325,7 @@ def _source(
         empty: whether calls without the family's `never_empty` column matter.
     """
     plan = layers(family, question.from_ms, question.to_ms, question.runs)
-    raw_conditions = [*conditions, *_indexed(question.filters)[0]]
+    raw_conditions = [*conditions, *_indexed(tenant, question.filters)[0]]
     grouped = list(dict.fromkeys(question.group_by))
     series = question.runs is not None
     parts = []

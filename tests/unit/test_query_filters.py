@@ -2,7 +2,9 @@
 
 import pytest
 
+from ingest.contract.tables import OWN
 from query_api.filters import FIELDS, OPERATORS, TEXT_CHARS_MAX, VALUE_CHARS_MAX, Filter, conditions, refusal
+from query_api.selection import AnyOf, Selection
 from query_api.tenant import OwnValues
 
 USER = "if(user_id = '', '', concat(project_id, ' ', user_id))"
@@ -81,3 +83,23 @@ def test_only_a_text_has_a_longest_value():
     long = "x" * (TEXT_CHARS_MAX + 1)
     assert {field for field in FIELDS if refusal(field, long)} == {"message", "error_message", "failure_pattern", "text"}
     assert not any(refusal(field, long[1:]) for field in FIELDS)
+
+
+def test_any_of_many_values_is_one_condition_whatever_their_number():
+    """Tails of a project are asked for in one statement, which ClickHouse takes up to 128 KiB: values must not lengthen it."""
+    many = Selection.of([], [AnyOf(field=field, values=tuple(f"v{number}" for number in range(100))) for field in FIELDS])
+    few = Selection.of([], [AnyOf(field=field, values=("v0", "v1")) for field in FIELDS])
+    assert many.conditions("s0")[0] == few.conditions("s0")[0]
+    assert sum(map(len, many.conditions("s0")[0])) < 4_000
+
+
+def test_any_of_with_the_empty_value_finds_logs_without():
+    """No text at all, and not one empty text of two; of an indexed field the index holds no empty value."""
+    texts, values = Selection.of(
+        [], [AnyOf(field="text", values=("", "x")), AnyOf(field="user_id", values=("", "u"))]
+    ).conditions()
+    assert texts == [
+        "(message IN {a0:Array(String)}) OR (error_message IN {a0:Array(String)}) OR (message = '' AND error_message = '')",
+        f"({OWN['user_id']} IN {{a1:Array(String)}}) OR (user_id = '')",
+    ]
+    assert values == {"a0": ["x"], "a1": OwnValues(("u",))}

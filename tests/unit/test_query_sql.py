@@ -143,3 +143,16 @@ def test_days_that_begin_within_a_minute_are_asked_for_too():
     runs = calendar.intervals("day", calendar.zone("Africa/Monrovia"), from_ms, to_ms)
     assert calendar.count(runs) > 300
     assert statement(TENANT, question(from_ms=from_ms, to_ms=to_ms, runs=runs)).text.count("fromUnixTimestamp64Milli") > 300
+
+
+def test_many_values_of_many_projects_are_not_each_bound_with_each():
+    """An organisation's question about many users is no larger for its projects: each value with each project's id would be."""
+    users = tuple(f"user_{number}" for number in range(1000))
+    several = Tenant(projects=tuple(f"proj_{number:03d}" for number in range(120)), key_hash="h")
+    # An hour and a bit: raw rows at the end, which a project's own question finds by their index.
+    asked = question(from_ms=FROM, to_ms=FROM + HOUR + 1, filters={"user_id": users})
+    values = statement(several, asked).parameters()
+    assert sum(len(value) for value in values.values() if isinstance(value, list)) <= len(users) + 120
+    assert statement(TENANT, asked).parameters()["own_user_id"] == [f"proj_a {user}" for user in users]
+    few = statement(several, question(from_ms=FROM, to_ms=FROM + HOUR + 1, filters={"user_id": users[:2]})).parameters()
+    assert len(few["own_user_id"]) == 240
