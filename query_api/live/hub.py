@@ -29,11 +29,29 @@ log = logger(__name__)
 _BATCHES_MAX: Final = 2_000
 # Told apart in one statement.
 _SELECTIONS_MAX: Final = 32
+# Of their conditions, each of which stands in a statement twice. Where the text is longer than 128 KiB the client puts values
+# into the address, and they do not fit there.
+_CONDITION_CHARS_MAX: Final = 48 * 1024
 # Projects, and tails that catch up, that are read at the same time.
 _AT_ONCE: Final = 4
 _RECENT_MAX: Final = 8
 # After a failure.
 _PAUSE_S: Final = 1.0
+
+
+def together(selections: Sequence[Selection]) -> Iterator[list[Selection]]:
+    """Part selections into those that one statement asks for: so many at most, and no more text than ClickHouse takes."""
+    group: list[Selection] = []
+    chars = 0
+    for selection in selections:
+        more = sum(map(len, selection.conditions()[0]))
+        if group and (len(group) == _SELECTIONS_MAX or chars + more > _CONDITION_CHARS_MAX):
+            yield group
+            group, chars = [], 0
+        group.append(selection)
+        chars += more
+    if group:
+        yield group
 
 
 class Tails:
@@ -246,10 +264,8 @@ class Tails:
         by_selection: dict[Selection, list[Tail]] = {}
         for tail in tails:
             by_selection.setdefault(tail.selection, []).append(tail)
-        every = list(by_selection)
         try:
-            for first in range(0, len(every), _SELECTIONS_MAX):
-                selections = every[first : first + _SELECTIONS_MAX]
+            for selections in together(list(by_selection)):
                 group = [by_selection[selection] for selection in selections]
                 async with aclosing(self._one_by_one(pages(self._reader, tails[0].tenant, start, batches, selections))) as read:
                     async for page in read:

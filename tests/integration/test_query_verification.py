@@ -24,6 +24,7 @@ COUNTS = {
     "forwarded": 1,
     "rows": 6,
     "calls": 6,
+    "purged": 2,
 }
 OF_A = ProjectTotals(project_id="proj_a", **COUNTS)
 OF_B = ProjectTotals(project_id="proj_b", **{**COUNTS, "events": 777})

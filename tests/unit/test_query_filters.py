@@ -3,7 +3,8 @@
 import pytest
 
 from ingest.contract.tables import OWN
-from query_api.filters import FIELDS, OPERATORS, TEXT_CHARS_MAX, VALUE_CHARS_MAX, Filter, conditions, refusal
+from query_api.filters import FIELDS, FILTERS_MAX, OPERATORS, TEXT_CHARS_MAX, VALUE_CHARS_MAX, Filter, conditions, refusal
+from query_api.live.hub import together
 from query_api.selection import AnyOf, Selection
 from query_api.tenant import OwnValues
 
@@ -91,6 +92,24 @@ def test_any_of_many_values_is_one_condition_whatever_their_number():
     few = Selection.of([], [AnyOf(field=field, values=("v0", "v1")) for field in FIELDS])
     assert many.conditions("s0")[0] == few.conditions("s0")[0]
     assert sum(map(len, many.conditions("s0")[0])) < 4_000
+
+
+def test_tails_that_are_asked_for_together_make_no_longer_text_than_clickhouse_takes():
+    """Selections of many filters are parted by their length, all of them and in their order; small ones by number."""
+    large = [
+        Selection.of(
+            [Filter(field="user_id", operator="contains", value=f"{number}-{each}") for each in range(FILTERS_MAX)], []
+        )
+        for number in range(40)
+    ]
+    small = [Selection.of([Filter(field="user_id", operator="==", value=f"{number}")], []) for number in range(40)]
+    for selections, most in ((large, 31), (small, 32)):
+        groups = list(together(selections))
+        assert [one for group in groups for one in group] == selections
+        assert max(map(len, groups)) <= most
+        texts = [sum(len(text) for one in group for text in one.conditions("s00")[0]) for group in groups]
+        assert max(texts) < 60_000
+    assert len(list(together(small))) == 2
 
 
 def test_any_of_with_the_empty_value_finds_logs_without():
