@@ -36,6 +36,8 @@ _CURSOR_MAX: Final = 2**53 - 1
 EXTRA_ROWS: Final = 100
 
 COLUMNS: Final = (*ITEM_COLUMNS, "landmark")
+# ClickHouse searches for no more than 255 at once.
+_SEARCHED_MAX: Final = 250
 _LANDMARK: Final = f"toUInt16(sipHash64(id) % {_LANDMARKS - 1} + 1)"
 
 
@@ -188,13 +190,18 @@ def _conditions(listing: Listing) -> tuple[list[str], dict[str, Any]]:
         else:
             values[name] = equal
             texts.append(f"{column} IN {given}" if exact else f"{folded(column)} IN arrayMap(x -> caseFoldUTF8(x), {given})")
+    others: dict[tuple[str, str], list[str]] = {}
     for column, operator, value in sorted(set(listing.others)):
-        if len(value) > VALUE_CHARS_MAX:
-            texts += ["0"] if operator == "contains" else []
-            continue
-        name = f"p{len(values)}"
-        values[name] = value
-        texts.append(_other(column, operator, f"{{{name}:String}}", listing.case_sensitive))
+        # A longer one is in nothing that is stored.
+        if len(value) <= VALUE_CHARS_MAX:
+            others.setdefault((column, operator), []).append(value)
+        elif operator == "contains":
+            texts.append("0")
+    for (column, operator), given_values in others.items():
+        for start in range(0, len(given_values), _SEARCHED_MAX):
+            name = f"p{len(values)}"
+            values[name] = given_values[start : start + _SEARCHED_MAX]
+            texts.append(_others(column, operator, f"{{{name}:Array(String)}}", listing.case_sensitive))
     if listing.from_ms is not None:
         texts.append(f"timestamp >= {_moment('from_ms')}")
         values["from_ms"] = listing.from_ms
@@ -204,11 +211,16 @@ def _conditions(listing: Listing) -> tuple[list[str], dict[str, Any]]:
     return texts, values
 
 
-def _other(column: str, operator: str, parameter: str, case_sensitive: bool | None) -> str:
+def _others(column: str, operator: str, given: str, case_sensitive: bool | None) -> str:
+    """Return that a column differs from, contains, or does not contain each of some values: one text, however many they are."""
+    fold = not case_sensitive if operator != "!=" else case_sensitive is False
+    text, searched = (folded(column), f"arrayMap(x -> caseFoldUTF8(x), {given})") if fold else (column, given)
     if operator == "!=":
-        return f"{column} != {parameter}" if case_sensitive is not False else f"{folded(column)} != caseFoldUTF8({parameter})"
-    text, searched = (column, parameter) if case_sensitive else (folded(column), f"caseFoldUTF8({parameter})")
-    return f"position({text}, {searched}) {'>' if operator == 'contains' else '='} 0"
+        return f"{text} NOT IN {searched}"
+    # Of nothing to search for there is no place to tell, and it is in everything.
+    found = f"arrayCount(at -> at > 0, multiSearchAllPositions({text}, arrayFilter(x -> x != '', {searched})))"
+    nothing = f"countEqual({given}, '')"
+    return f"{found} + {nothing} = length({given})" if operator == "contains" else f"{found} + {nothing} = 0"
 
 
 def _moment(name: str) -> str:

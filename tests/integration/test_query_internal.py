@@ -92,10 +92,22 @@ conditions = st.lists(
 )
 
 
+# Several of one field and operation, which are one condition to ClickHouse: letters, and pieces of what is there.
+pieces = st.sampled_from(["", "a", "E", "_", "ß", "%"]) | st.builds(
+    lambda event, start, length: event["user_id"][start : start + length],
+    st.sampled_from(EVENTS), st.integers(0, 4), st.integers(0, 3),
+)  # fmt: skip
+of_one = st.tuples(
+    st.sampled_from(["user_id", "action_key", "execution_status", "log_id"]),
+    st.sampled_from(["!=", "contains", "not_contains"]),
+    st.lists(pieces, max_size=5),
+).map(lambda chosen: [{"field": chosen[0], "operation": chosen[1], "value": value} for value in chosen[2]])
+
+
 @many
 @given(
     key=st.sampled_from([KEY_A, KEY_B]),
-    search_params=conditions,
+    search_params=conditions | of_one,
     case_sensitive=st.sampled_from([None, True, False]),
     limit=st.sampled_from([1, 2, 7, 30, 100.0, 1000]),
     span=st.none() | st.tuples(st.integers(T0 - 5, T0 + 10_005), st.integers(T0 - 5, T0 + 10_005)).map(sorted),
@@ -112,6 +124,25 @@ async def test_every_log_that_matches_comes_once_and_in_order(service, key, sear
         body |= {"from": low, "to": float(high)}
     found = [item["id"] for page in await pages(service, body, key=key) for item in page]
     assert found == [event["id"] for event in newest_first(matching)]
+
+
+async def test_as_many_conditions_as_are_taken_are_answered(service):
+    """A thousand of each operation: no question is too long for ClickHouse, and all of them count."""
+    (some, *_) = [event for event in OF_KEY[KEY_A] if event["user_id"].isascii() and len(event["user_id"]) > 2]
+    long = [f"no{number}".ljust(200, "x") for number in range(1000)]
+    parts = [some["user_id"], some["user_id"][:2], ""] * 300
+    for operation, values in (
+        ("contains", parts),
+        ("not_contains", long),
+        ("!=", long),
+    ):
+        asked = [{"field": "user_id", "operation": operation, "value": value} for value in values]
+        found = [item["id"] for page in await pages(service, {"search_params": asked, "limit": 1000}) for item in page]
+        matching = [event for event in OF_KEY[KEY_A] if holds(event, asked, None)]
+        assert some in matching
+        assert found == [event["id"] for event in newest_first(matching)]
+    different = [{"field": "connected_account_id", "operation": "contains", "value": value} for value in long]
+    assert (await service.post(LOGS, {"search_params": different})).body["data"] == []
 
 
 async def test_thousands_in_one_millisecond_come_once_while_more_arrive(clickhouse_url):
