@@ -65,7 +65,7 @@ _SUMS: Final = (
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Purged:
+class Taken:
     """What was taken away of a project, or would be.
 
     Args:
@@ -89,7 +89,7 @@ def carry_out(
     dry_run: bool = False,
     grace_ms: int = GRACE_MS,
     waits: Callable[[str], None] = lambda _: None,
-) -> Iterator[Purged]:
+) -> Iterator[Taken]:
     """Do what the projects' rules ask for, and yield what was done; safe to end and to repeat at any moment.
 
     Args:
@@ -115,7 +115,7 @@ def carry_out(
         if dry_run:
             for project_id, until_ms in due.items():
                 calls = run.count(_CALLS, project_id, until_ms)
-                yield Purged(project_id=project_id, kind=PURGE_LOGS, until_ms=until_ms, calls=calls)
+                yield Taken(project_id=project_id, kind=PURGE_LOGS, until_ms=until_ms, calls=calls)
         elif due:
             run.announce(kafka, due, grace_ms=grace_ms)
             for project_id, until_ms in due.items():
@@ -185,7 +185,7 @@ class _Run:
                 self._waits("waiting: every service has a minute to hear of it, and what was accepted before has to be proved")
             time.sleep(_ASK_S)  # nobody tells how far the proof has come
 
-    def logs(self, project_id: str, until_ms: int) -> Purged:
+    def logs(self, project_id: str, until_ms: int) -> Taken:
         """Count, note and take away a project's logs and usage."""
         # What an earlier purge has counted may come again: written anew after ClickHouse had lost it. It only goes again.
         since_ms = max(self._noted(project_id, PURGE_LOGS), default=0)
@@ -200,7 +200,7 @@ class _Run:
         self._note(project_id, PURGE_LOGS, until_ms, calls=calls, done=False)
         return self._take(project_id, until_ms, calls)
 
-    def finish_open(self) -> Iterator[Purged]:
+    def finish_open(self) -> Iterator[Taken]:
         """Go on with what an earlier run has noted and not done."""
         rows = self._client.query(
             f"SELECT project_id, toUnixTimestamp(until), max(calls), max(done) AS is_done FROM {PURGES}"
@@ -209,7 +209,7 @@ class _Run:
         for project_id, until_s, calls, _ in rows:
             yield self._take(project_id, until_s * 1000, calls)
 
-    def payloads(self, rules: Sequence[ProjectRules], *, now_ms: int, dry_run: bool) -> Iterator[Purged]:
+    def payloads(self, rules: Sequence[ProjectRules], *, now_ms: int, dry_run: bool) -> Iterator[Taken]:
         """Empty payloads past their retention, and dead letters past that of payloads or of logs."""
         for one in rules:
             days = [each for each in (one.payload_retention_days, one.retention_days) if each]
@@ -230,14 +230,14 @@ class _Run:
                     )
                 self._note(one.project_id, PURGE_PAYLOADS, until_ms, calls=calls, done=True)
             if calls or letters:
-                yield Purged(project_id=one.project_id, kind=PURGE_PAYLOADS, until_ms=until_ms, calls=calls, letters=letters)
+                yield Taken(project_id=one.project_id, kind=PURGE_PAYLOADS, until_ms=until_ms, calls=calls, letters=letters)
 
-    def _take(self, project_id: str, until_ms: int, calls: int) -> Purged:
+    def _take(self, project_id: str, until_ms: int, calls: int) -> Taken:
         for table, rows in ((USAGE_WINDOWS, _SUMS), (TOOL_EXECUTIONS, _CALLS)):
             if self.count(rows, project_id, until_ms):
                 self._change(f"ALTER TABLE {table} DELETE", rows, project_id, until_ms)
         self._note(project_id, PURGE_LOGS, until_ms, calls=calls, done=True)
-        return Purged(project_id=project_id, kind=PURGE_LOGS, until_ms=until_ms, calls=calls)
+        return Taken(project_id=project_id, kind=PURGE_LOGS, until_ms=until_ms, calls=calls)
 
     def _change(self, command: str, rows: str, project_id: str, until_ms: int) -> None:
         where = rows[rows.index("WHERE") :]

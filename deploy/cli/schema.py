@@ -8,6 +8,7 @@ import click
 from deploy.cli.common import (
     clickhouse_option,
     clickhouse_url,
+    counted,
     data_option,
     json_option,
     kafka_address,
@@ -104,9 +105,8 @@ def retention(data: Path, kafka: str | None, clickhouse: str | None, dry_run: bo
             members = {"project": one.project_id, "what": one.kind, "before": day(one.until_ms), "logs": one.calls}
             say_json(**members, dead_letters=one.letters, done=not dry_run)
             continue
-        what = f"{one.calls:,} {'log' if one.calls == 1 else 'logs'}"
-        if one.kind == "payloads":
-            what = f"the payloads of {what} and of {one.letters:,} dead letters"
+        each = [counted(count, thing) for count, thing in ((one.calls, "log"), (one.letters, "dead letter")) if count]
+        what = f"{'the payloads of ' if one.kind == 'payloads' else ''}{' and '.join(each) or 'nothing'}"
         say(f"{one.project_id}: {what} before {day(one.until_ms)}{' would be' if dry_run else ''} taken away")
     if nothing and not as_json:
         say("nothing is past its retention")

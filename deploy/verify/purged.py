@@ -13,14 +13,12 @@ class Purged:
     """By project.
 
     Args:
-        since: before that, epoch s, all was taken, or is about to be: nothing there is compared any more.
+        since: before that, epoch s, all was taken, or is about to be: nothing there is looked at any more.
         calls: how many that were.
-        going_on: projects of which some may still be there.
     """
 
     since: Mapping[str, int] = field(default_factory=dict)
     calls: Mapping[str, int] = field(default_factory=dict)
-    going_on: frozenset[str] = frozenset()
 
     @property
     def projects(self) -> list[str]:
@@ -40,12 +38,10 @@ class Purged:
 def purged(store: Store) -> Purged:
     """Read the notes."""
     rows: Sequence[Sequence[Any]] = store.rows(
-        f"SELECT project_id, max(until_s), sum(calls), min(done) FROM ("
-        f" SELECT project_id, toUnixTimestamp(until) AS until_s, max(calls) AS calls, max(done) AS done"
+        "SELECT project_id, max(until_s), sum(calls) FROM ("
+        " SELECT project_id, toUnixTimestamp(until) AS until_s, max(calls) AS calls"
         f" FROM {tables.PURGES} WHERE kind = '{tables.PURGE_LOGS}' GROUP BY project_id, until_s) GROUP BY project_id"
     )
     return Purged(
-        since={project: until_s for project, until_s, _, _ in rows},
-        calls={project: calls for project, _, calls, _ in rows},
-        going_on=frozenset(project for project, _, _, done in rows if not done),
+        since={project: until_s for project, until_s, _ in rows}, calls={project: calls for project, _, calls in rows}
     )

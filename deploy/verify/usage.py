@@ -160,7 +160,7 @@ class ProjectUsage:
     def _taken(self, totals: Sequence[ProjectTotals]) -> Iterator[Finding]:
         """What is missing of a project is what its retention took, no more and no less."""
         for one in totals:
-            if one.project_id in self._purged.since and one.project_id not in self._purged.going_on:
+            if one.project_id in self._purged.since:
                 for count, kind, what in ((one.rows, "missing_rows", "logs"), (one.calls, "usage_differs", "calls in usage")):
                     if one.accepted != count + one.purged:
                         yield finding(

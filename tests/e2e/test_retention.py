@@ -15,7 +15,7 @@ import pytest
 from deploy import retention
 from deploy.cli.main import main
 from deploy.doctor import retention as doctor_retention
-from deploy.retention import DAY_MS, PURGE_LOGS, PURGE_PAYLOADS, Purged, carry_out, day
+from deploy.retention import DAY_MS, PURGE_LOGS, PURGE_PAYLOADS, Taken, carry_out, day
 from ingest.contract.errors import StoreUnavailable
 from ingest.keys import set_rules
 from processors.sink import ClickHouseStore
@@ -67,7 +67,7 @@ def rule(pipeline: Pipeline, project: str, **changes: Any) -> None:
     asyncio.run(set_rules(pipeline.kafka.address, project, **changes))
 
 
-def carried_out(pipeline: Pipeline, **more: Any) -> list[Purged]:
+def carried_out(pipeline: Pipeline, **more: Any) -> list[Taken]:
     return list(carry_out(pipeline.kafka.address, pipeline.clickhouse_url, grace_ms=GRACE_MS, **more))
 
 
@@ -94,7 +94,7 @@ def test_what_is_past_its_retention_goes_from_logs_and_usage_and_is_accounted_fo
     kept = {event["id"]: event["timestamp"] for event in events if event["timestamp"] >= until(DAYS)}
     old = len(events) - len(kept)
     assert 0 < old < len(events)
-    expected = Purged(project_id="short", kind=PURGE_LOGS, until_ms=until(DAYS), calls=old)
+    expected = Taken(project_id="short", kind=PURGE_LOGS, until_ms=until(DAYS), calls=old)
 
     assert carried_out(pipeline, dry_run=True) == [expected]
     assert len(logs(pipeline, "short")) == len(events)
@@ -239,7 +239,7 @@ def test_payloads_and_dead_letters_are_emptied_and_nothing_else_is_touched(tmp_p
         rule(own, "emptied", payload_retention_days=DAYS)
         before = own.settled()
         old = len(events) - _kept(events)
-        assert carried_out(own) == [Purged(project_id="emptied", kind=PURGE_PAYLOADS, until_ms=until(DAYS), calls=old)]
+        assert carried_out(own) == [Taken(project_id="emptied", kind=PURGE_PAYLOADS, until_ms=until(DAYS), calls=old)]
         assert carried_out(own) == []
         rows = own.rows("SELECT data, toUnixTimestamp64Milli(timestamp) FROM tool_executions WHERE project_id = 'emptied'")
         assert len(rows) == len(events)
