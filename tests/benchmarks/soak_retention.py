@@ -2,9 +2,9 @@
 
     python -m tests.benchmarks.soak_retention --seconds 200 --seed 1
 
-Events of the last thirty days come in all the time, and now and then a day less of them is kept. `verify` looks every few seconds.
-In the end a last run carries everything out, and each event that was acknowledged has to be a log if it is young enough, and past
-retention or refused if it is not.
+Events of the last thirty days come in all the time, and now and then a day less of them is kept. `verify` looks every few
+seconds. In the end a last run carries everything out, and each event that was acknowledged has to be a log if it is young
+enough, and past retention or refused if it is not.
 """
 
 import argparse
