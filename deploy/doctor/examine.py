@@ -37,7 +37,7 @@ def examine(addresses: Addresses) -> Iterator[Finding]:
     yield from examined.findings
     url, where = addresses.clickhouse
     yield from clickhouse.examine(url, addresses.clickhouse_shown, where, examined.incarnation)
-    if (kept := retention.examine(addresses.kafka[0], url)) is not None:
+    if examined.incarnation and (kept := retention.examine(addresses.kafka[0], url)) is not None:
         yield kept
     for number, (address, named) in enumerate(addresses.services):
         yield from service.examine(address, named, addresses.key if number == 0 else None)

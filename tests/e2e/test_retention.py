@@ -23,7 +23,7 @@ from tests.support.pipeline import Pipeline, at_work, eventually
 
 pytestmark = pytest.mark.real
 
-GRACE_MS = 1_500
+GRACE_MS = 600
 DAYS = 30
 KINDS = "kind NOT IN ('receipt', 'project_receipt')"
 
@@ -200,6 +200,49 @@ def test_days_go_one_after_the_other_and_their_counts_add_up(pipeline: Pipeline)
         assert (found.rows, found.calls, found.purged) == (len(events) - old, len(events) - old, old)
 
 
+def test_payloads_are_emptied_and_nothing_else_is_touched(pipeline: Pipeline) -> None:
+    """Requests and responses past theirs are gone, younger ones are there; every count stays as it was."""
+    events = make("p", 60)
+    send(pipeline, "emptied", events)
+    send(pipeline, "full", make("q", 20))
+    assert pipeline.settled().proved
+    carried_out(pipeline)
+    rule(pipeline, "emptied", payload_retention_days=DAYS)
+    before = pipeline.settled()
+    old = len(events) - _kept(events)
+    assert carried_out(pipeline) == [Taken(project_id="emptied", kind=PURGE_PAYLOADS, until_ms=until(DAYS), calls=old)]
+    assert carried_out(pipeline) == []
+    rows = pipeline.rows("SELECT data, toUnixTimestamp64Milli(timestamp) FROM tool_executions WHERE project_id = 'emptied'")
+    assert len(rows) == len(events)
+    assert all((data == "") == (at_ms < until(DAYS)) for data, at_ms in rows)
+    assert pipeline.rows("SELECT count() FROM tool_executions WHERE project_id = 'full' AND data = ''") == [(0,)]
+    after = pipeline.settled()
+    assert after.proved
+    assert (after.rows, after.calls, after.purged) == (before.rows, before.calls, before.purged)
+
+
+def test_nothing_goes_while_nobody_proves_what_was_accepted(pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a worker the run says so and takes nothing; events of before the announcement still count, and go then."""
+    events, more = make("w", 40), make("x", 40)
+    send(pipeline, "waiting", events)
+    rule(pipeline, "waiting", retention_days=DAYS)
+    assert pipeline.settled().proved
+    pipeline.workers[-1].end(signal.SIGKILL)
+    send(pipeline, "waiting", more)
+    with monkeypatch.context() as patch:
+        patch.setattr(retention, "_PATIENCE_S", 2.0)
+        with pytest.raises(StoreUnavailable, match="workers have not proved"):
+            carried_out(pipeline)
+    assert len(logs(pipeline, "waiting")) == len(events)
+    pipeline.start_worker()
+    eventually("they are proved", lambda: not pipeline.lag())
+    assert sum(one.calls for one in carried_out(pipeline)) == len(events + more) - _kept(events + more)
+    report = pipeline.settled()
+    assert report.proved
+    (found,) = [each for each in report.projects if each.project_id == "waiting"]
+    assert found.rows == _kept(events + more)
+
+
 def test_a_worker_that_looks_at_the_whole_ledger_finds_that_it_agrees(pipeline: Pipeline) -> None:
     """What a worker asks before it writes holes again: sums and receipts agree, with what retention took."""
     events = make("e", 80)
@@ -228,45 +271,3 @@ def test_a_worker_that_looks_at_the_whole_ledger_finds_that_it_agrees(pipeline: 
         store.close()
     kinds = {finding.kind for finding in pipeline.verify().findings if finding.project_id == "agreeing"}
     assert kinds == {"missing_rows", "usage_differs"}
-
-
-def test_payloads_and_dead_letters_are_emptied_and_nothing_else_is_touched(tmp_path: Path) -> None:
-    """Requests and responses past theirs are gone, younger ones are there; every count stays as it was."""
-    with at_work(tmp_path) as own:
-        events = make("p", 60)
-        send(own, "emptied", events)
-        send(own, "full", make("q", 20))
-        rule(own, "emptied", payload_retention_days=DAYS)
-        before = own.settled()
-        old = len(events) - _kept(events)
-        assert carried_out(own) == [Taken(project_id="emptied", kind=PURGE_PAYLOADS, until_ms=until(DAYS), calls=old)]
-        assert carried_out(own) == []
-        rows = own.rows("SELECT data, toUnixTimestamp64Milli(timestamp) FROM tool_executions WHERE project_id = 'emptied'")
-        assert len(rows) == len(events)
-        assert all((data == "") == (at_ms < until(DAYS)) for data, at_ms in rows)
-        assert own.rows("SELECT count() FROM tool_executions WHERE project_id = 'full' AND data = ''") == [(0,)]
-        after = own.settled()
-        assert after.proved
-        assert (after.rows, after.calls, after.purged) == (before.rows, before.calls, 0)
-
-
-def test_nothing_goes_while_nobody_proves_what_was_accepted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without a worker the run says so and takes nothing; events of before the announcement still count, and go then."""
-    with at_work(tmp_path) as own:
-        events = make("w", 40)
-        send(own, "waiting", events)
-        rule(own, "waiting", retention_days=DAYS)
-        assert own.settled().proved
-        own.workers[0].end(signal.SIGKILL)
-        more = make("x", 40)
-        send(own, "waiting", more)
-        monkeypatch.setattr(retention, "_PATIENCE_S", 2.0)
-        with pytest.raises(StoreUnavailable, match="workers have not proved"):
-            carried_out(own)
-        assert len(logs(own, "waiting")) == len(events)
-        own.start_worker()
-        eventually("they are proved", lambda: not own.lag())
-        assert sum(one.calls for one in carried_out(own)) == len(events + more) - _kept(events + more)
-        report = own.settled()
-        assert report.proved
-        assert report.rows == _kept(events + more)
