@@ -14,6 +14,7 @@ from typing import Final
 from urllib.parse import urlunsplit
 
 from clickhouse_connect.driver.client import Client
+from clickhouse_connect.driver.exceptions import ClickHouseError
 
 from deploy.cluster_sql import render
 from deploy.mutations import await_mutations
@@ -178,7 +179,12 @@ def _apply_one(client: Client, migration: Migration, cluster: str | None, waits:
     for statement in migration.statements:
         for text in render(statement, cluster) if cluster else [statement]:
             # What is rewritten is waited for below, for as long as it takes, and not within one answer.
-            client.command(text, settings={"mutations_sync": 0})
+            try:
+                client.command(text, settings={"mutations_sync": 0})
+            except ClickHouseError as error:
+                # A setting that this version of the engine does not know is one that it does without.
+                if " MODIFY SETTING " not in text or "UNKNOWN_SETTING" not in str(error):
+                    raise
             if text.startswith("ALTER "):
                 await_mutations(client, migration.label, waits)
     # Recorded only when all of it is there; what survives a crash before this line is run again.

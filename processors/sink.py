@@ -232,10 +232,11 @@ class ClickHouseStore:
         }
         removed = 0
         for table in (tables.TOOL_EXECUTIONS, tables.DEAD_LETTERS):
-            # A mutation rewrites whole parts, so it is asked first whether there is anything to take away.
+            # It looks into every part, so it is asked first whether there is anything to take away. Rows are masked, and go
+            # with the next merge: to rewrite a part is to make its inverted indexes anew in memory, gigabytes of them.
             count = int((await self._rows(f"SELECT count() FROM {table}{where}", named))[0][0])
             if count:
-                await self._call(partial(_mutate, f"ALTER TABLE {table} DELETE{where}", named))
+                await self._call(partial(_mutate, f"DELETE FROM {table}{where}", named))
             removed += count
         return removed
 
@@ -325,7 +326,7 @@ async def _query(
 
 
 async def _mutate(query: str, parameters: dict[str, Any], client: AsyncClient) -> None:
-    summary = await client.command(query, parameters, settings={"mutations_sync": 2})
+    summary = await client.command(query, parameters, settings={"lightweight_deletes_sync": 2})
     _own(summary if isinstance(summary, QuerySummary) else QuerySummary({}))
 
 

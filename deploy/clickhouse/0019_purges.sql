@@ -15,3 +15,6 @@ ENGINE = AggregatingMergeTree
 ORDER BY (project_id, kind, until);
 -- Accepted, counted, and past its retention: accepted = rows + purged = calls + purged.
 ALTER TABLE verifications ADD COLUMN IF NOT EXISTS purged UInt64 AFTER calls;
+-- A merge makes the inverted indexes of its part anew. It did so within a gigabyte an index, which a large part fills; in pieces of this
+-- size it takes as long. A version that does not know the setting does without it.
+ALTER TABLE tool_executions MODIFY SETTING text_index_max_memory_usage_before_flush = 67108864;
