@@ -94,6 +94,19 @@ def test_a_migration_that_broke_off_is_taken_up_again(database_url: str, tmp_pat
     assert _tables(database_url) >= {"one", "two"}
 
 
+def test_a_setting_that_the_engine_does_not_know_is_done_without_and_every_other_refusal_stops(
+    database_url: str, tmp_path: Path
+) -> None:
+    """An older engine is taken as it is; a value that a known setting cannot have, or an unknown column, is a fault."""
+    table = "CREATE TABLE IF NOT EXISTS t ( a UInt8 ) ENGINE = MergeTree ORDER BY a;\n"
+    (tmp_path / "0001_one.sql").write_text(f"{table}ALTER TABLE t MODIFY SETTING made_up_by_a_newer_engine = 1;\n")
+    assert [each.label for each in migrate.apply(database_url, folder=tmp_path)] == ["0001_one"]
+    for wrong in ("MODIFY SETTING merge_max_block_size = 'many'", "MODIFY COLUMN b UInt16"):
+        (tmp_path / "0002_two.sql").write_text(f"ALTER TABLE t {wrong};\n")
+        with pytest.raises(StoreUnavailable, match="refused"):
+            migrate.apply(database_url, folder=tmp_path)
+
+
 def test_rows_of_older_tables_are_in_the_new_indexes_and_columns_once_it_returns(database_url: str, tmp_path: Path) -> None:
     """Tables as they were before version 12, with rows in several parts: values are found by index, rows shown as they are."""
     for file in sorted(migrate.FOLDER.glob("*.sql"))[:11]:
