@@ -195,8 +195,9 @@ def test_a_server_that_leaves_a_process_behind_still_ends(ledger: Ledger) -> Non
 def test_a_ledger_that_is_away_is_not_felt(kind: str, tmp_path: Path) -> None:
     """Refused, accepted and never answered, or answered with a refusal: calls go on, and the end does not wait long for it."""
     with socket.create_server(("127.0.0.1", 0)) as listening:
+        refusing = threading.Thread(target=_refuse, args=(listening,), daemon=True)
         if kind == "says no":
-            threading.Thread(target=_refuse, args=(listening,), daemon=True).start()
+            refusing.start()
         elif kind == "refuses":
             listening.close()
         port = 9 if kind == "refuses" else listening.getsockname()[1]
@@ -205,6 +206,10 @@ def test_a_ledger_that_is_away_is_not_felt(kind: str, tmp_path: Path) -> None:
             for number in range(200):
                 assert wrapped.call("echo", n=number)["result"]["structuredContent"] == {"n": number}
             code, _, error = wrapped.leave()
+        if kind == "says no":
+            # Ends the wait for the next connection: closed alone, the socket's number could become another one's meanwhile.
+            listening.shutdown(socket.SHUT_RDWR)
+            refusing.join()
     assert code == 0
     if kind == "refuses":
         assert error == b"toolledger mcp: 200 calls wait on disk for the ledger; the next run sends them\n"
@@ -212,7 +217,10 @@ def test_a_ledger_that_is_away_is_not_felt(kind: str, tmp_path: Path) -> None:
 
 def _refuse(listening: socket.socket) -> None:
     while True:
-        connection, _ = listening.accept()
+        try:
+            connection, _ = listening.accept()
+        except OSError:
+            return
         with connection:
             connection.recv(65_536)
             connection.sendall(b"HTTP/1.1 401 Unauthorized\r\ncontent-length: 0\r\nconnection: close\r\n\r\n")
