@@ -25,6 +25,8 @@ class CutWire:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        # Ends the wait for the next connection first: closed alone, the socket's number could become another one's meanwhile.
+        self._listening.shutdown(socket.SHUT_RDWR)
         self._listening.close()
         self.cut()
 
