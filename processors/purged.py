@@ -31,14 +31,23 @@ def refuse(decoded: Decoded, records: Sequence[Record], purges: Mapping[str, Seq
         records: the batch's; the time of an event's own record decides, so that it does whenever it is read again.
         purges: by project.
     """
-    if purges.keys().isdisjoint(decoded.project_ids):
+    newest_ms = {
+        project_id: max(one.until_ms for one in purges[project_id])
+        for project_id in set(decoded.project_ids)
+        if purges.get(project_id)
+    }
+    placed = enumerate(zip(decoded.project_ids, decoded.timestamps_ms, strict=True))
+    old = [place for place, (project_id, at_ms) in placed if at_ms < newest_ms.get(project_id, 0)] if newest_ms else []
+    # As good as always: nobody sends what is that old.
+    if not old:
         return
     by_offset = {record.offset: record for record in records}
     refused = {}
-    for place, (project_id, at_ms) in enumerate(zip(decoded.project_ids, decoded.timestamps_ms, strict=True)):
+    for place in old:
+        project_id, at_ms = decoded.project_ids[place], decoded.timestamps_ms[place]
         record = by_offset[decoded.offsets[place]]
         try:
-            check_retention(at_ms, kept_since_ms=kept_since(purges.get(project_id, ()), record.timestamp_ms))
+            check_retention(at_ms, kept_since_ms=kept_since(purges[project_id], record.timestamp_ms))
         except InvalidEvent as error:
             refused[place] = DeadLetter(
                 project_id=project_id,

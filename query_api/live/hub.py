@@ -9,6 +9,7 @@ import time
 from collections import deque
 from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from contextlib import aclosing
+from functools import lru_cache
 from typing import Final
 
 from ingest.contract import metrics
@@ -44,7 +45,7 @@ def together(selections: Sequence[Selection]) -> Iterator[list[Selection]]:
     group: list[Selection] = []
     chars = 0
     for selection in selections:
-        more = sum(map(len, selection.conditions()[0]))
+        more = _chars(selection)
         if group and (len(group) == _SELECTIONS_MAX or chars + more > _CONDITION_CHARS_MAX):
             yield group
             group, chars = [], 0
@@ -52,6 +53,12 @@ def together(selections: Sequence[Selection]) -> Iterator[list[Selection]]:
         chars += more
     if group:
         yield group
+
+
+@lru_cache(maxsize=1024)
+def _chars(selection: Selection) -> int:
+    """Return how long a selection's conditions are; asked with every look."""
+    return sum(map(len, selection.conditions()[0]))
 
 
 class Tails:

@@ -17,10 +17,11 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from deploy.retention import DAY_MS, carry_out
 from ingest.keys import set_rules
+from tests.support.old_calls import call
 from tests.support.pipeline import Pipeline
 
 _GRACE_MS: Final = 1_500
@@ -98,16 +99,8 @@ class Soak:
 
     def _send(self) -> None:
         now_ms, some = time.time_ns() // 1_000_000, len(self.sent)
-        events: list[dict[str, Any]] = [
-            {
-                "id": f"e{some + number}",
-                "tool_slug": f"TOOL_{number % 3}",
-                "status": "failed" if number % 5 == 0 else "success",
-                "duration_ms": number,
-                "user_id": f"u{number % 7}",
-                "session_id": f"s{number % 11}" if number % 4 else "",
-                "timestamp": now_ms - self._chance.randrange(_OLDEST_DAYS * DAY_MS),
-            }
+        events = [
+            call(f"e{some + number}", number, now_ms - self._chance.randrange(_OLDEST_DAYS * DAY_MS))
             for number in range(self._chance.randint(20, 150))
         ]
         self._pipeline.send([(event["id"], json.dumps(event).encode()) for event in events], pack=20)

@@ -19,6 +19,7 @@ from deploy.retention import DAY_MS, PURGE_LOGS, PURGE_PAYLOADS, Taken, carry_ou
 from ingest.contract.errors import StoreUnavailable
 from ingest.keys import set_rules
 from processors.sink import ClickHouseStore
+from tests.support.old_calls import call
 from tests.support.pipeline import Pipeline, at_work, eventually
 
 pytestmark = pytest.mark.real
@@ -40,19 +41,7 @@ def make(salt: str, count: int, *, days: int = 40) -> list[dict[str, Any]]:
     border_ms = until(DAYS)
     pick = random.Random(salt)
     stamps = [now_ms - pick.randrange(days * DAY_MS) for _ in range(count)] + [border_ms - 1, border_ms, border_ms + 1]
-    return [
-        {
-            "id": f"{salt}{number}",
-            "tool_slug": f"TOOL_{number % 3}",
-            "status": "failed" if number % 5 == 0 else "success",
-            "duration_ms": number,
-            "user_id": f"u{number % 7}",
-            "session_id": f"s{number % 31}" if number % 4 else "",
-            "timestamp": at_ms,
-            "data": {"request": {"number": number}},
-        }
-        for number, at_ms in enumerate(stamps)
-    ]
+    return [call(f"{salt}{number}", number, at_ms) for number, at_ms in enumerate(stamps)]
 
 
 def until(days: int) -> int:
