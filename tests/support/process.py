@@ -45,8 +45,9 @@ class Process:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
-                # A session of its own, so that a signal reaches its children too.
-                start_new_session=True,
+                # A group of its own, so that a signal reaches its children too; in one session, as `up` starts them, because
+                # Linux shares the cores among sessions first, and a nice value counts only within one.
+                process_group=0,
                 preexec_fn=die_with_parent(),  # noqa: PLW1509 - the child only makes one system call
             )
 
