@@ -4,7 +4,7 @@ What is kept begins with a day (UTC) by the events' own time. In this order, so 
 
 1. Announced in the control topic: from then on events of that time are refused, because they would count once more.
 2. When everything that Kafka accepted before is proved, all there ever will be of that time is there, and it is counted.
-3. The count is noted in `purges`, as not done: what `verify` accounts for.
+3. The count, of all that was ever taken from before that day, is noted in `purges`, as not done: what `verify` accounts for.
 4. Usage and rows are deleted, which may be done twice; then it is noted as done.
 
 Payloads are emptied alone: no count knows of them.
@@ -13,6 +13,7 @@ Payloads are emptied alone: no count knows of them.
 import asyncio
 import contextlib
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -164,14 +165,18 @@ class _Run:
 
     def announce(self, kafka: str, due: Mapping[str, int], *, grace_ms: int) -> None:
         """Announce purges, and wait until everything that was accepted before they are in force is proved."""
-        announced_ms = time.time_ns() // 1_000_000
         began = told = time.monotonic()
-        in_force_ms = asyncio.run(announce_purges(kafka, due, effective_ms=announced_ms + grace_ms))
+
+        def announced() -> int:
+            return asyncio.run(announce_purges(kafka, due, effective_ms=time.time_ns() // 1_000_000 + grace_ms))
+
+        in_force_ms = announced()
         while True:
             heartbeats = self._client.query(HEARTBEATS).result_rows
             if progress(heartbeats, now_ms=time.time_ns() // 1_000_000).complete_until_ms > in_force_ms:
-                # Another run may have announced the same a moment later.
-                again_ms = asyncio.run(announce_purges(kafka, due, effective_ms=announced_ms + grace_ms))
+                # Another run may have announced the same a moment later, or have written over what was announced here: workers
+                # that forgot it took what they should refuse, so it is in force later.
+                again_ms = announced()
                 if again_ms <= in_force_ms:
                     return
                 in_force_ms = again_ms
@@ -187,27 +192,36 @@ class _Run:
 
     def logs(self, project_id: str, until_ms: int) -> Taken:
         """Count, note and take away a project's logs and usage."""
-        # What an earlier purge has counted may come again: written anew after ClickHouse had lost it. It only goes again.
-        since_ms = max(self._noted(project_id, PURGE_LOGS), default=0)
-        calls = int(self._one(f"SELECT count() {_CALLS} AND {_SINCE.format('timestamp')}", project_id, until_ms, since_ms))
-        minutes = f"{_SUMS} AND kind = '{KIND_TOOL_MINUTE}' AND {_SINCE.format('window_start')}"
-        summed = int(self._one(f"SELECT sum(calls) {minutes}", project_id, until_ms, since_ms))
+        while True:
+            since_ms, before = self._taken_so_far(project_id)
+            # What an earlier purge has counted may come again: written anew after ClickHouse had lost it. It only goes again.
+            calls = int(self._one(f"SELECT count() {_CALLS} AND {_SINCE.format('timestamp')}", project_id, until_ms, since_ms))
+            minutes = f"{_SUMS} AND kind = '{KIND_TOOL_MINUTE}' AND {_SINCE.format('window_start')}"
+            summed = int(self._one(f"SELECT sum(calls) {minutes}", project_id, until_ms, since_ms))
+            # Another run, which noted a purge meanwhile, may have been deleting what was counted.
+            if (since_ms, before) == self._taken_so_far(project_id):
+                break
         if calls != summed:
             raise StoreUnavailable(
                 f"nothing of {project_id} was taken away: before {day(until_ms)} it has {calls} logs and {summed} calls in"
                 " usage; toolledger verify says what is wrong"
             )
-        self._note(project_id, PURGE_LOGS, until_ms, calls=calls, done=False)
+        # All there ever was before that day, and not what came since the last purge: so it does not matter which purges were
+        # noted when, by runs at the same time.
+        self._note(project_id, PURGE_LOGS, until_ms, calls=before + calls, done=False)
         return self._take(project_id, until_ms, calls)
 
     def finish_open(self) -> Iterator[Taken]:
         """Go on with what an earlier run has noted and not done."""
         rows = self._client.query(
-            f"SELECT project_id, toUnixTimestamp(until), max(calls), max(done) AS is_done FROM {PURGES}"
-            f" WHERE kind = '{PURGE_LOGS}' GROUP BY project_id, until HAVING NOT is_done ORDER BY until"
+            "SELECT project_id, toUnixTimestamp(until) AS until_s, max(calls), max(done)"
+            f" FROM {PURGES} WHERE kind = '{PURGE_LOGS}' GROUP BY project_id, until_s ORDER BY until_s"
         ).result_rows
-        for project_id, until_s, calls, _ in rows:
-            yield self._take(project_id, until_s * 1000, calls)
+        before: Counter[str] = Counter()
+        for project_id, until_s, calls, is_done in rows:
+            if not is_done:
+                yield self._take(project_id, until_s * 1000, max(0, calls - before[project_id]))
+            before[project_id] = max(before[project_id], calls)
 
     def payloads(self, rules: Sequence[ProjectRules], *, now_ms: int, dry_run: bool) -> Iterator[Taken]:
         """Empty payloads past their retention, and dead letters past that of payloads or of logs."""
@@ -237,7 +251,7 @@ class _Run:
         for command, rows in ((f"ALTER TABLE {USAGE_WINDOWS} DELETE", _SUMS), (f"DELETE FROM {TOOL_EXECUTIONS}", _CALLS)):
             if self.count(rows, project_id, until_ms):
                 self._change(command, rows, project_id, until_ms)
-        self._note(project_id, PURGE_LOGS, until_ms, calls=calls, done=True)
+        self._note(project_id, PURGE_LOGS, until_ms, calls=0, done=True)  # of a purge the largest count stands
         return Taken(project_id=project_id, kind=PURGE_LOGS, until_ms=until_ms, calls=calls)
 
     def _change(self, command: str, rows: str, project_id: str, until_ms: int) -> None:
@@ -254,6 +268,13 @@ class _Run:
         """Return up to when purges of a project were noted, epoch ms."""
         query = f"SELECT toUnixTimestamp(until) FROM {PURGES} WHERE project_id = {{project:String}} AND kind = {{kind:String}}"
         return {until_s * 1000 for (until_s,) in self._client.query(query, {"project": project_id, "kind": kind}).result_rows}
+
+    def _taken_so_far(self, project_id: str) -> tuple[int, int]:
+        """Return up to when a project's logs were taken, epoch ms, and how many ever were."""
+        noted = f"FROM {PURGES} WHERE project_id = {{project:String}} AND kind = '{PURGE_LOGS}'"
+        query = f"SELECT toUnixTimestamp(max(until)), max(calls) {noted}"
+        until_s, calls = self._client.query(query, {"project": project_id}).result_rows[0]
+        return until_s * 1000, calls
 
     def _one(self, query: str, project_id: str, until_ms: int, since_ms: int = 0) -> Any:
         return self._client.query(query, _values(project_id, until_ms) | {"since": since_ms}).result_rows[0][0]

@@ -7,6 +7,7 @@ import asyncio
 import secrets
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from functools import partial
 from typing import Final, TypedDict, TypeVar, Unpack
 
 import msgspec
@@ -182,16 +183,18 @@ async def announce_purges(kafka: str, untils: Mapping[str, int], *, effective_ms
     Raises:
         BrokerUnavailable: Kafka did not acknowledge it in time, or the control topic is missing.
     """
-    access = await read_access(kafka)
-    records = []
-    for project_id, until_ms in untils.items():
-        known = access.purges.get(project_id, ())
-        if until_ms > max((one.until_ms for one in known), default=0):
-            purges = (*known, Purge(until_ms=until_ms, effective_ms=effective_ms))[-_PURGES_MAX:]
-            records.append(purges_record(Purges(project_id=project_id, logs=purges)))
-    if records:
-        await _until_done(kafka, "announce what retention takes away", lambda: _append(kafka, records))
+    while True:
         access = await read_access(kafka)
+        records = []
+        for project_id, until_ms in untils.items():
+            known = access.purges.get(project_id, ())
+            if until_ms > max((one.until_ms for one in known), default=0):
+                purges = (*known, Purge(until_ms=until_ms, effective_ms=effective_ms))[-_PURGES_MAX:]
+                records.append(purges_record(Purges(project_id=project_id, logs=purges)))
+        if not records:
+            break
+        # Looked at again: whoever announced at the same moment may have written a record without this one over it.
+        await _until_done(kafka, "announce what retention takes away", partial(_append, kafka, records))
     return max(
         min(one.effective_ms for one in access.purges[project_id] if one.until_ms >= until_ms)
         for project_id, until_ms in untils.items()

@@ -138,8 +138,8 @@ class ClickHouseStore:
         What retention took, or is about to, is counted by its note and not by what is left of it.
         """
         purges = await self._rows(
-            f"SELECT project_id, toUnixTimestamp(until), max(calls) FROM {tables.PURGES}"
-            f" WHERE kind = '{tables.PURGE_LOGS}' GROUP BY project_id, until ORDER BY until"
+            f"SELECT project_id, toUnixTimestamp(max(until)), max(calls) FROM {tables.PURGES}"
+            f" WHERE kind = '{tables.PURGE_LOGS}' GROUP BY project_id"
         )
         since, purged = {project: until_s for project, until_s, _ in purges}, sum(calls for _, _, calls in purges)
         kept = f" AND toUnixTimestamp(window_start) >= {tables.PURGED_BEFORE}" if since else ""

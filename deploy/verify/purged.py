@@ -38,9 +38,8 @@ class Purged:
 def purged(store: Store) -> Purged:
     """Read the notes."""
     rows: Sequence[Sequence[Any]] = store.rows(
-        "SELECT project_id, max(until_s), sum(calls) FROM ("
-        " SELECT project_id, toUnixTimestamp(until) AS until_s, max(calls) AS calls"
-        f" FROM {tables.PURGES} WHERE kind = '{tables.PURGE_LOGS}' GROUP BY project_id, until_s) GROUP BY project_id"
+        "SELECT project_id, toUnixTimestamp(max(until)), max(calls)"
+        f" FROM {tables.PURGES} WHERE kind = '{tables.PURGE_LOGS}' GROUP BY project_id"
     )
     return Purged(
         since={project: until_s for project, until_s, _ in rows}, calls={project: calls for project, _, calls in rows}

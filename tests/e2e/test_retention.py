@@ -189,6 +189,34 @@ def test_days_go_one_after_the_other_and_their_counts_add_up(pipeline: Pipeline)
         assert (found.rows, found.calls, found.purged) == (len(events) - old, len(events) - old, old)
 
 
+@pytest.mark.parametrize("looks", [1, 2])
+def test_two_runs_at_once_count_nothing_twice(pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch, looks: int) -> None:
+    """A run with fewer days to keep does all of its own while another one counts, or before that one notes what it counted."""
+    project = f"overtaken{looks}"
+    events = make(project, 120)
+    send(pipeline, project, events)
+    rule(pipeline, project, retention_days=35)
+    assert pipeline.settled().proved
+    real = retention._Run._taken_so_far
+
+    def overtaken(self: Any, project_id: str) -> tuple[int, int]:
+        nonlocal looks
+        found = real(self, project_id)
+        looks -= 1
+        if not looks:
+            rule(pipeline, project, retention_days=DAYS)
+            carried_out(pipeline)
+        return found
+
+    with monkeypatch.context() as patch:
+        patch.setattr(retention._Run, "_taken_so_far", overtaken)
+        carried_out(pipeline)
+    report = pipeline.settled()
+    assert report.proved
+    (found,) = [each for each in report.projects if each.project_id == project]
+    assert (found.rows, found.calls, found.purged) == (_kept(events), _kept(events), len(events) - _kept(events))
+
+
 def test_payloads_are_emptied_and_nothing_else_is_touched(pipeline: Pipeline) -> None:
     """Requests and responses past theirs are gone, younger ones are there; every count stays as it was."""
     events = make("p", 60)

@@ -101,6 +101,15 @@ async def test_purges_are_announced_once_and_stay(kafka: str) -> None:
     assert (await read_access(kafka)).purges == purges
 
 
+async def test_purges_announced_at_the_same_moment_are_in_force_both(kafka: str) -> None:
+    """Each finds the topic as it was before the other one wrote; what one of them writes over is announced again."""
+    for turn in range(3):
+        project = f"at_once{turn}"
+        untils = ({project: 1_000}, {project: 2_000})
+        assert await asyncio.gather(*(announce_purges(kafka, one, effective_ms=5_000) for one in untils)) == [5_000, 5_000]
+        assert kept_since((await read_access(kafka)).purges[project], 5_000) == 2_000
+
+
 async def test_what_cannot_be_used_is_refused_before_anything_is_written(kafka: str) -> None:
     for wrong in ({}, {"project_id": "a/b"}, {"project_id": "p", "name": "n" * 201}, {"project_id": "p", "org_id": " "}):
         with pytest.raises(ConfigurationError):
