@@ -30,8 +30,8 @@ from ingest.contract.tables import (
     KIND_PROJECT_RECEIPT,
     KIND_RECEIPT,
     KIND_TOOL_MINUTE,
-    PURGE_LOGS,
     PURGE_PAYLOADS,
+    PURGE_TOTALS,
     PURGES,
     TOOL_EXECUTIONS,
     USAGE_WINDOWS,
@@ -40,6 +40,9 @@ from ingest.keys import announce_purges, read_access
 from query_api.progress import HEARTBEATS, progress
 
 DAY_MS: Final = 24 * 3_600_000
+# What can be taken away.
+LOGS: Final = "logs"
+PAYLOADS: Final = "payloads"
 # Longer than any service takes to hear what the control topic says.
 GRACE_MS: Final = 60_000
 # How long workers may take to prove what came before the announcement, beside the grace.
@@ -116,7 +119,7 @@ def carry_out(
         if dry_run:
             for project_id, until_ms in due.items():
                 calls = run.count(_CALLS, project_id, until_ms)
-                yield Taken(project_id=project_id, kind=PURGE_LOGS, until_ms=until_ms, calls=calls)
+                yield Taken(project_id=project_id, kind=LOGS, until_ms=until_ms, calls=calls)
         elif due:
             run.announce(kafka, due, grace_ms=grace_ms)
             for project_id, until_ms in due.items():
@@ -208,14 +211,14 @@ class _Run:
             )
         # All there ever was before that day, and not what came since the last purge: so it does not matter which purges were
         # noted when, by runs at the same time.
-        self._note(project_id, PURGE_LOGS, until_ms, calls=before + calls, done=False)
+        self._note(project_id, PURGE_TOTALS, until_ms, calls=before + calls, done=False)
         return self._take(project_id, until_ms, calls)
 
     def finish_open(self) -> Iterator[Taken]:
         """Go on with what an earlier run has noted and not done."""
         rows = self._client.query(
             "SELECT project_id, toUnixTimestamp(until) AS until_s, max(calls), max(done)"
-            f" FROM {PURGES} WHERE kind = '{PURGE_LOGS}' GROUP BY project_id, until_s ORDER BY until_s"
+            f" FROM {PURGES} WHERE kind = '{PURGE_TOTALS}' GROUP BY project_id, until_s ORDER BY until_s"
         ).result_rows
         before: Counter[str] = Counter()
         for project_id, until_s, calls, is_done in rows:
@@ -244,15 +247,15 @@ class _Run:
                     )
                 self._note(one.project_id, PURGE_PAYLOADS, until_ms, calls=calls, done=True)
             if calls or letters:
-                yield Taken(project_id=one.project_id, kind=PURGE_PAYLOADS, until_ms=until_ms, calls=calls, letters=letters)
+                yield Taken(project_id=one.project_id, kind=PAYLOADS, until_ms=until_ms, calls=calls, letters=letters)
 
     def _take(self, project_id: str, until_ms: int, calls: int) -> Taken:
         # Logs are masked and not rewritten: ClickHouse makes a part's inverted indexes anew in memory, gigabytes of them.
         for command, rows in ((f"ALTER TABLE {USAGE_WINDOWS} DELETE", _SUMS), (f"DELETE FROM {TOOL_EXECUTIONS}", _CALLS)):
             if self.count(rows, project_id, until_ms):
                 self._change(command, rows, project_id, until_ms)
-        self._note(project_id, PURGE_LOGS, until_ms, calls=0, done=True)  # of a purge the largest count stands
-        return Taken(project_id=project_id, kind=PURGE_LOGS, until_ms=until_ms, calls=calls)
+        self._note(project_id, PURGE_TOTALS, until_ms, calls=0, done=True)  # of a purge the largest count stands
+        return Taken(project_id=project_id, kind=LOGS, until_ms=until_ms, calls=calls)
 
     def _change(self, command: str, rows: str, project_id: str, until_ms: int) -> None:
         where = rows[rows.index("WHERE") :]
@@ -271,7 +274,7 @@ class _Run:
 
     def _taken_so_far(self, project_id: str) -> tuple[int, int]:
         """Return up to when a project's logs were taken, epoch ms, and how many ever were."""
-        noted = f"FROM {PURGES} WHERE project_id = {{project:String}} AND kind = '{PURGE_LOGS}'"
+        noted = f"FROM {PURGES} WHERE project_id = {{project:String}} AND kind = '{PURGE_TOTALS}'"
         query = f"SELECT toUnixTimestamp(max(until)), max(calls) {noted}"
         until_s, calls = self._client.query(query, {"project": project_id}).result_rows[0]
         return until_s * 1000, calls

@@ -139,7 +139,7 @@ class ClickHouseStore:
         """
         purges = await self._rows(
             f"SELECT project_id, toUnixTimestamp(max(until)), max(calls) FROM {tables.PURGES}"
-            f" WHERE kind = '{tables.PURGE_LOGS}' GROUP BY project_id"
+            f" WHERE kind = '{tables.PURGE_TOTALS}' GROUP BY project_id"
         )
         since, purged = {project: until_s for project, until_s, _ in purges}, sum(calls for _, _, calls in purges)
         kept = f" AND toUnixTimestamp(window_start) >= {tables.PURGED_BEFORE}" if since else ""

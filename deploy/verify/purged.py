@@ -39,7 +39,7 @@ def purged(store: Store) -> Purged:
     """Read the notes."""
     rows: Sequence[Sequence[Any]] = store.rows(
         "SELECT project_id, toUnixTimestamp(max(until)), max(calls)"
-        f" FROM {tables.PURGES} WHERE kind = '{tables.PURGE_LOGS}' GROUP BY project_id"
+        f" FROM {tables.PURGES} WHERE kind = '{tables.PURGE_TOTALS}' GROUP BY project_id"
     )
     return Purged(
         since={project: until_s for project, until_s, _ in rows}, calls={project: calls for project, _, calls in rows}

@@ -15,7 +15,7 @@ USAGE_CORRECTIONS: Final = "usage_corrections"
 
 SCHEMA_MIGRATIONS: Final = "schema_migrations"
 # The newest numbered file. Answers from tables that have not come so far would be wrong, not only slower.
-SCHEMA_VERSION: Final = 19
+SCHEMA_VERSION: Final = 20
 
 KIND_TOOL_MINUTE: Final = "tool_minute"
 KIND_TOOL_HOUR: Final = "tool_hour"
@@ -30,7 +30,8 @@ KIND_CORRECTION: Final = "correction"
 
 # Before when a row's project has been purged, epoch s, with the projects and their times beside each other as parameters.
 PURGED_BEFORE: Final = "transform(toString(project_id), {purged:Array(String)}, {since:Array(UInt32)}, toUInt32(0))"
-PURGE_LOGS: Final = "logs"
+# Kinds of notes in PURGES: all logs that were ever taken of a project, up to a day; and that its payloads were looked for.
+PURGE_TOTALS: Final = "totals"
 PURGE_PAYLOADS: Final = "payloads"
 
 # A call's id with its project's, as the index `rows_of_own_id` has it: nothing of another project is read for it.

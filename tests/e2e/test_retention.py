@@ -15,7 +15,7 @@ import pytest
 from deploy import retention
 from deploy.cli.main import main
 from deploy.doctor import retention as doctor_retention
-from deploy.retention import DAY_MS, PURGE_LOGS, PURGE_PAYLOADS, Taken, carry_out, day
+from deploy.retention import DAY_MS, LOGS, PAYLOADS, Taken, carry_out, day
 from ingest.contract.errors import StoreUnavailable
 from ingest.keys import set_rules
 from processors.sink import ClickHouseStore
@@ -83,7 +83,7 @@ def test_what_is_past_its_retention_goes_from_logs_and_usage_and_is_accounted_fo
     kept = {event["id"]: event["timestamp"] for event in events if event["timestamp"] >= until(DAYS)}
     old = len(events) - len(kept)
     assert 0 < old < len(events)
-    expected = Taken(project_id="short", kind=PURGE_LOGS, until_ms=until(DAYS), calls=old)
+    expected = Taken(project_id="short", kind=LOGS, until_ms=until(DAYS), calls=old)
 
     assert carried_out(pipeline, dry_run=True) == [expected]
     assert len(logs(pipeline, "short")) == len(events)
@@ -124,7 +124,7 @@ def test_the_command_says_what_goes_and_the_doctor_what_should_have_gone(
     warned = doctor_retention.examine(*addresses)
     assert warned is not None
     assert (warned.state, warned.text) == ("warning", "days past it: logs or payloads of told")
-    (dry,) = [one for one in carried_out(pipeline, dry_run=True) if one.kind == PURGE_LOGS]
+    (dry,) = [one for one in carried_out(pipeline, dry_run=True) if one.kind == LOGS]
     capsys.readouterr()
     assert main(["retention", "--dry-run", *where]) == 0
     line = f"told: {dry.calls} logs before {day(until(DAYS))} would be taken away"
@@ -227,7 +227,7 @@ def test_payloads_are_emptied_and_nothing_else_is_touched(pipeline: Pipeline) ->
     rule(pipeline, "emptied", payload_retention_days=DAYS)
     before = pipeline.settled()
     old = len(events) - _kept(events)
-    assert carried_out(pipeline) == [Taken(project_id="emptied", kind=PURGE_PAYLOADS, until_ms=until(DAYS), calls=old)]
+    assert carried_out(pipeline) == [Taken(project_id="emptied", kind=PAYLOADS, until_ms=until(DAYS), calls=old)]
     assert carried_out(pipeline) == []
     rows = pipeline.rows("SELECT data, toUnixTimestamp64Milli(timestamp) FROM tool_executions WHERE project_id = 'emptied'")
     assert len(rows) == len(events)

@@ -13,7 +13,7 @@ from deploy import migrate
 from deploy import topics as topic_admin
 from ingest.contract import store
 from ingest.contract.errors import BrokerUnavailable, ConfigurationError, StoreUnavailable
-from ingest.contract.tables import OWN, OWN_FAILED_USER, OWN_ID, own_value
+from ingest.contract.tables import OWN, OWN_FAILED_USER, OWN_ID, PURGE_TOTALS, PURGES, own_value
 from ingest.contract.topics import CONTROL, TOOL_EXECUTIONS, Topic, topics
 from query_api.failures import groups as failures
 from query_api.filters import Filter
@@ -179,6 +179,32 @@ def test_rows_of_older_tables_are_in_the_new_indexes_and_columns_once_it_returns
             row[0] for row in client.query(f"EXPLAIN indexes = 1 {statement.text}", statement.parameters()).result_rows
         )
         assert f"Name: {name}\n" in plan
+    client.close()
+
+
+def test_former_notes_of_purges_become_totals_once(database_url: str, tmp_path: Path) -> None:
+    """Each told what it took itself; the largest now tells of all, also where a run was cut off and begins again."""
+    for file in sorted(migrate.FOLDER.glob("*.sql"))[:19]:
+        shutil.copy(file, tmp_path)
+    migrate.apply(database_url, folder=tmp_path)
+    client = store.client(database_url)
+    notes = [
+        ("p", "logs", 10, 7, 0),
+        ("p", "logs", 10, 7, 1),
+        ("p", "logs", 20, 0, 1),
+        ("p", "logs", 30, 5, 0),
+        ("q", "logs", 20, 3, 1),
+    ]
+    for note in [*notes, ("p", "payloads", 40, 9, 1)]:
+        client.insert(PURGES, [note], column_names=["project_id", "kind", "until", "calls", "done"])
+    totals = (
+        "SELECT project_id, toUnixTimestamp(until), max(calls), max(done)"
+        f" FROM {PURGES} WHERE kind = '{PURGE_TOTALS}' GROUP BY project_id, until ORDER BY ALL"
+    )
+    (made,) = (each for each in migrate.apply(database_url) if each.version == 20)
+    for _ in range(2):
+        assert client.query(totals).result_rows == [("p", 10, 7, 1), ("p", 20, 7, 1), ("p", 30, 12, 0), ("q", 20, 3, 1)]
+        client.command(made.statements[0])
     client.close()
 
 
