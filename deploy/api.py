@@ -163,8 +163,11 @@ class Reading:
     def part(self, bytes_max: int) -> bytes:
         """Return the next part, none at the end."""
         with _breaking_off():
-            # `read1` would take an answer that broke off for one that ended.
-            return self._answer.read(bytes_max)
+            # `read1` would take an answer that broke off for one that ended; so does `read` where its length was told.
+            data = self._answer.read(bytes_max)
+            if not data and self._answer.length:
+                raise http.client.IncompleteRead(data, self._answer.length)
+            return data
 
     def line(self, bytes_max: int) -> bytes:
         """Return the next line with its end, none at the end."""

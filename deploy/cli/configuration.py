@@ -8,7 +8,7 @@ from urllib.parse import urlsplit, urlunsplit
 import click
 
 from deploy.cli.common import json_option, say_json
-from ingest.contract.addresses import is_http
+from ingest.contract.addresses import is_http, is_service_link
 
 # Read by the commands and the embedded servers themselves; the services' own stand in their models.
 _COMMANDS: Final = (
@@ -81,7 +81,8 @@ def settings_in_force() -> Iterator[tuple[str, str, str, tuple[str, ...], str]]:
 
 def _origin(name: str) -> str:
     # pydantic reads names without regard to case.
-    return "environment" if any(each.upper() == name for each in os.environ) else "default"
+    given = (value for each, value in os.environ.items() if each.upper() == name)
+    return "environment" if any(value and not is_service_link(value) for value in given) else "default"
 
 
 def masked(secret: str) -> str:

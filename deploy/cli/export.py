@@ -50,10 +50,11 @@ def export(api: Api, asked: Mapping[str, object], file: str) -> None:
         count = _replace(api, asked, path)
     except OSError as error:
         raise LedgerError(f"{file} cannot be written: {error.strerror or error}") from None
-    click.echo(f"{count:,} logs, {_size(path.stat().st_size)} in {file}", err=True)
+    logs = "" if count is None else f"{count:,} logs, "
+    click.echo(f"{logs}{_size(path.stat().st_size)} in {file}", err=True)
 
 
-def _replace(api: Api, asked: Mapping[str, object], path: Path) -> int:
+def _replace(api: Api, asked: Mapping[str, object], path: Path) -> int | None:
     """Write beside a file, and give that its name once it is whole."""
     part = path.with_name(f"{path.name}.part")
     try:
@@ -82,14 +83,14 @@ def _ended_by_sigterm() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
-def _take(api: Api, asked: Mapping[str, object], target: BinaryIO) -> int:
-    """Write the answer's body; return how many logs it holds."""
+def _take(api: Api, asked: Mapping[str, object], target: BinaryIO) -> int | None:
+    """Write the answer's body; return how many logs it holds, None where the service does not tell: to count takes too long."""
     try:
         with api.open(EXPORT, asked) as answer:
             told = answer.headers.get("x-total-count", "")
-            if not told.isdigit():
+            total = int(told) if told.isdigit() else None
+            if total is None and answer.headers.get_content_disposition() != "attachment":
                 raise LedgerError(f"the answer of {api.url} is no export: {ANOTHER}")
-            total = int(told)
             lines = asked["format"] != "parquet"
             with _progress(total if lines else None) as advance:
                 while data := answer.part(_PART_BYTES):

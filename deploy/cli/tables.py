@@ -1,5 +1,6 @@
 """Tables for people, in colour on a terminal and plain in a pipe."""
 
+import shutil
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
@@ -20,7 +21,8 @@ _BETWEEN: Final = 3
 def console() -> Console:
     """Return the console of standard output."""
     found = Console(highlight=False)
-    return found if found.is_terminal else Console(highlight=False, width=_PIPE_COLUMNS)
+    # Asked here: of COLUMNS=0, which some containers and editors set, rich makes a table of no columns.
+    return Console(highlight=False, width=shutil.get_terminal_size().columns if found.is_terminal else _PIPE_COLUMNS)
 
 
 def table(

@@ -114,6 +114,9 @@ class Connection:
         connection.request(method, self._prefix + self._path + path, body, {**headers, **self._proxy_headers})
         response = connection.getresponse()
         read = response.read(_ANSWER_BYTES_MAX)
+        if response.length:
+            # Asked for so much at most, the library does not tell that the connection ended before.
+            raise http.client.IncompleteRead(read, response.length)
         if response.will_close or not response.isclosed():
             self.close()
         return Answer(status=response.status, headers={name.lower(): value for name, value in response.getheaders()}, body=read)

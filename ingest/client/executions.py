@@ -19,9 +19,9 @@ if TYPE_CHECKING:
 
 # The execution within which this code runs: what is called from there says so as `parent`.
 _within: Final[contextvars.ContextVar["Execution | None"]] = contextvars.ContextVar("toolledger_execution", default=None)
-# The session whose `with` block this code runs in.
-current_session: Final[contextvars.ContextVar["BaseSession | None"]] = contextvars.ContextVar(
-    "toolledger_session", default=None
+# The sessions whose `with` blocks this code runs in, the innermost last.
+entered_sessions: Final[contextvars.ContextVar[tuple["BaseSession", ...]]] = contextvars.ContextVar(
+    "toolledger_sessions", default=()
 )
 
 _NOTHING: Final = object()

@@ -14,7 +14,7 @@ from typing import Any, Literal, Self, TypeVar, Unpack
 from ingest.client import diagnostics
 from ingest.client.counting import Counts
 from ingest.client.events import NO_LABELS, Known, Labels
-from ingest.client.executions import Execution, current_session, known
+from ingest.client.executions import Execution, entered_sessions, known
 from ingest.client.logs import AsyncLogs, Logs
 from ingest.client.options import Options, resolve
 from ingest.client.reading import Reader
@@ -177,9 +177,9 @@ class BaseLedger:
 
     def begin(self, tool_slug: str, labels: Known, arguments: Any, *, log_id: str | None = None) -> Execution:
         """Begin a call; within a session's `with` block it is that session's."""
-        session = current_session.get()
-        if session is not None and session.ledger is self:
-            labels = labels.under(session.labels)
+        entered = entered_sessions.get()
+        if entered and entered[-1].ledger is self:
+            labels = labels.under(entered[-1].labels)
         return Execution(self.recorder, tool_slug, labels=labels, arguments=arguments, log_id=log_id)
 
     def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:

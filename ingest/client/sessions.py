@@ -4,11 +4,11 @@ import asyncio
 import inspect
 from collections.abc import Callable, Mapping
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self, TypeVar, Unpack
+from typing import TYPE_CHECKING, Any, Final, Self, TypeVar, Unpack
 
 from ingest.client.diagnostics import logger
 from ingest.client.events import Labels
-from ingest.client.executions import Execution, current_session
+from ingest.client.executions import Execution, entered_sessions
 from ingest.client.failures import message_of
 from ingest.client.results import Result
 from ingest.client.snapshots import text
@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 
 F = TypeVar("F", bound=Callable[..., Any])
 Tool = Callable[..., Any]
+
+# A generator that is closed in another context than it was in leaves its session behind: these must not become more and more.
+_NESTED_MAX: Final = 64
 
 
 class BaseSession:
@@ -34,7 +37,6 @@ class BaseSession:
         given = labels.get("session_id")
         self.id = ("" if given is None else text(given, IDENTIFIER_CHARS_MAX)) or ledger.recorder.session_id()
         self.labels = ledger.known({**labels, "session_id": self.id})
-        self._outer: list[BaseSession | None] = []
         logger.debug("session %s began for user %s", self.id, self.user_id)
 
     @property
@@ -58,14 +60,14 @@ class BaseSession:
         return self._begin(tool_slug, arguments, labels)
 
     def __enter__(self) -> Self:
-        self._outer.append(current_session.get())
-        current_session.set(self)
+        entered_sessions.set((*entered_sessions.get()[-_NESTED_MAX:], self))
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        outer = self._outer.pop()
-        if current_session.get() is self:
-            current_session.set(outer)
+        # Nothing of it is kept in the session: several threads and tasks may be in it at once, each from another one.
+        entered = entered_sessions.get()
+        if entered and entered[-1] is self:
+            entered_sessions.set(entered[:-1])
 
     async def __aenter__(self) -> Self:
         return self.__enter__()

@@ -133,6 +133,8 @@ class Spool:
 
     def forget(self) -> None:
         """Close what a fork copied: the file is the parent's, and so is the lock, which this does not end."""
+        # Nor is it removed while it is empty, as a file of one's own is: the parent may be writing its first batch.
+        self._path = None
         self._close()
 
     def _files(self) -> list[Path]:

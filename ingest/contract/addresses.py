@@ -29,6 +29,14 @@ def is_kafka(addresses: str) -> bool:
     return True
 
 
+def is_service_link(value: object) -> bool:
+    """Tell whether a variable's value is the address that Kubernetes gives every container of each service beside it.
+
+    Of a service `toolledger` it comes as TOOLLEDGER_PORT, of `toolledger-query` as TOOLLEDGER_QUERY_PORT: never a setting.
+    """
+    return isinstance(value, str) and value.startswith(("tcp://", "udp://", "sctp://"))
+
+
 def is_key(text: str) -> bool:
     """Tell whether a text can go into a header as a key: printable ASCII, no line end."""
     return text.isascii() and text.isprintable()

@@ -4,12 +4,12 @@ Read once at the composition root from the environment (prefix `TOOLLEDGER_`) an
 """
 
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
-from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from ingest.contract.addresses import is_http, is_kafka
+from ingest.contract.addresses import is_http, is_kafka, is_service_link
 from ingest.contract.errors import ConfigurationError
 from ingest.contract.redact import Redactor
 from ingest.contract.redact_patterns import redactor
@@ -23,7 +23,10 @@ def default_data() -> Path:
 class CommonSettings(BaseSettings):
     """Addresses and logging, the same for every service."""
 
-    model_config = SettingsConfigDict(env_prefix="TOOLLEDGER_", frozen=True, extra="ignore", populate_by_name=True)
+    # An empty variable is none: so arrives what is handed on and nobody has set.
+    model_config = SettingsConfigDict(
+        env_prefix="TOOLLEDGER_", frozen=True, extra="ignore", populate_by_name=True, env_ignore_empty=True
+    )
 
     kafka: str = Field(default="127.0.0.1:9092", description="Kafka bootstrap addresses, host:port, comma separated")
     clickhouse: SecretStr = Field(
@@ -32,6 +35,11 @@ class CommonSettings(BaseSettings):
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field(default="info", description="lowest level logged")
     log_json: bool | None = Field(default=None, description="JSON log lines; unset: unless on a terminal")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _own(cls, values: dict[str, Any]) -> dict[str, Any]:
+        return {name: value for name, value in values.items() if not is_service_link(value)}
 
     @field_validator("kafka")
     @classmethod

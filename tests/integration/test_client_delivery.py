@@ -185,6 +185,15 @@ def test_an_event_that_is_refused_does_not_lose_its_neighbours_and_is_not_sent_a
     assert "secret words" not in caplog.text
 
 
+def test_an_answer_that_was_cut_off_is_asked_for_again(server: Answering, make: Make) -> None:
+    """Also one whose length was told, of which the library gives the half without a word."""
+    cut = Says(status=200, body=b'{"logs":[', headers={"content-length": "30", "connection": "close"})
+    answers = [cut, Says(status=200, body={"logs": [], "next_cursor": None})]
+    server.script = lambda _: answers.pop(0)
+    assert list(make(server).logs.search()) == []
+    assert not answers
+
+
 def test_a_request_that_can_never_succeed_is_given_up(server: Answering, make: Make) -> None:
     """Counted as refused, and what comes after it is sent."""
     answers = iter([Says(status=422, body=b"no")])

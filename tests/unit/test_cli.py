@@ -199,6 +199,30 @@ def test_config_tells_where_a_setting_came_from_and_masks_secrets(monkeypatch: p
     assert "hush" not in str(rows)
 
 
+def test_a_setting_that_is_empty_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As what hands on a variable that nobody has set makes it."""
+    names = [name for name, *_ in settings_in_force()]
+    for name in names:
+        monkeypatch.delenv(name, raising=False)
+    by_default = {name: value for name, value, *_ in settings_in_force()}
+    for name in names:
+        monkeypatch.setenv(name, "")
+    rows = list(settings_in_force())
+    assert {name: value for name, value, *_ in rows} == by_default
+    assert {origin for _, _, origin, *_ in rows} == {"default"}
+
+
+@pytest.mark.parametrize("name", ["TOOLLEDGER_PORT", "TOOLLEDGER_QUERY_PORT", "TOOLLEDGER_WORKER_PORT"])
+def test_a_port_that_kubernetes_tells_of_a_service_of_that_name_is_no_setting(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It gives every container the addresses of its neighbours, under names that are made of theirs."""
+    by_default = {name: value for name, value, *_ in settings_in_force()}
+    monkeypatch.setenv(name, "tcp://10.96.0.7:8600")
+    rows = {name: (value, origin) for name, value, origin, *_ in settings_in_force()}
+    assert rows[name] == (by_default[name], "default")
+
+
 def test_config_names_every_setting_of_every_service_once_with_its_meaning() -> None:
     rows = list(settings_in_force())
     names = [row[0] for row in rows]

@@ -1,7 +1,9 @@
 """Tables on narrow terminals: numbers are whole or not there, and what is not there is said."""
 
 import io
+import os
 import re
+import shutil
 
 import pytest
 from rich.console import Console
@@ -46,6 +48,14 @@ def test_where_not_even_the_least_has_room_a_number_says_that_it_is_cut(monkeypa
     said, _ = shown(16, monkeypatch)
     assert all(len(line) <= 16 for line in said.splitlines())
     assert "…" in said
+
+
+def test_a_terminal_that_says_it_has_no_columns_is_taken_for_a_usual_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As those of containers and of editors do: a table of no columns would be no table."""
+    monkeypatch.setenv("COLUMNS", "0")
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setattr(shutil.os, "get_terminal_size", lambda _: os.terminal_size((0, 0)))
+    assert tables.console().width == 80
 
 
 def test_a_wide_terminal_has_them_all(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -449,6 +449,35 @@ async def test_tasks_and_threads_do_not_mix_up_sessions(ledger: ToolLedger, even
     assert [event["session_id"] for event in events()] == [session.id] * 3
 
 
+def test_a_session_that_several_are_in_at_once_gives_each_back_its_own(ledger: ToolLedger, events: Events) -> None:
+    """Whoever leaves it goes on in the session that they came from, in whatever order they leave."""
+
+    @ledger.tool("A_TOOL")
+    def tool() -> None: ...
+
+    shared, own = ledger.session(), ledger.session()
+    entered, left = threading.Event(), threading.Event()
+
+    def elsewhere() -> None:
+        with shared:
+            entered.set()
+            left.wait(30)
+        tool()
+
+    thread = threading.Thread(target=elsewhere)
+    with own:
+        with shared:
+            thread.start()
+            assert entered.wait(30)
+        tool()
+        left.set()
+        thread.join()
+    tool()
+    here, there, after = events()
+    assert here["session_id"] == own.id
+    assert not {"session_id"} & (there.keys() | after.keys())
+
+
 def test_a_call_measured_elsewhere_is_recorded_as_told(ledger: ToolLedger, events: Events) -> None:
     """With its own id, time and duration; without a time it began so long ago."""
     log_id = ledger.record(

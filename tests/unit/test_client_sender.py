@@ -32,6 +32,28 @@ def test_what_is_handed_over_after_the_last_look_goes_to_disk(tmp_path: Path) ->
     sender.close()
 
 
+def test_a_fork_in_the_midst_of_a_first_batch_leaves_the_parent_its_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The child lets go of what it copied; the file, of which nothing is written yet, is the parent's."""
+    spool = Spool(tmp_path, bytes_max=1 << 20, seldom=Seldom())
+    write = os.write
+
+    def forked(descriptor: int, data: bytes) -> int:
+        if (child := os.fork()) == 0:
+            spool.forget()
+            os._exit(0)
+        os.waitpid(child, 0)
+        return write(descriptor, data)
+
+    monkeypatch.setattr(spooling.os, "write", forked)
+    assert spool.append(pack(b'{"id":"kept"}\n', 1))
+    found = spool.claim()
+    assert found is not None
+    assert [frame.events for frame in found.frames] == [1]
+    found.leave()
+
+
 def test_a_file_that_goes_while_the_folder_is_measured_is_no_fault_of_the_disk(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
