@@ -82,7 +82,7 @@ def settings_in_force() -> Iterator[tuple[str, str, str, tuple[str, ...], str]]:
 def _origin(name: str) -> str:
     # pydantic reads names without regard to case.
     given = (value for each, value in os.environ.items() if each.upper() == name)
-    return "environment" if any(value and not is_service_link(value) for value in given) else "default"
+    return "environment" if any(value and not is_service_link(name, value) for value in given) else "default"
 
 
 def masked(secret: str) -> str:

@@ -29,12 +29,13 @@ def is_kafka(addresses: str) -> bool:
     return True
 
 
-def is_service_link(value: object) -> bool:
-    """Tell whether a variable's value is the address that Kubernetes gives every container of each service beside it.
+def is_service_link(name: str, value: object) -> bool:
+    """Tell whether a port's value is the address that Kubernetes gives every container of each service beside it.
 
     Of a service `toolledger` it comes as TOOLLEDGER_PORT, of `toolledger-query` as TOOLLEDGER_QUERY_PORT: never a setting.
     """
-    return isinstance(value, str) and value.startswith(("tcp://", "udp://", "sctp://"))
+    named = name.lower().endswith("port")
+    return named and isinstance(value, str) and value.startswith(("tcp://", "udp://", "sctp://"))
 
 
 def is_key(text: str) -> bool:

@@ -39,7 +39,7 @@ class CommonSettings(BaseSettings):
     @model_validator(mode="before")
     @classmethod
     def _own(cls, values: dict[str, Any]) -> dict[str, Any]:
-        return {name: value for name, value in values.items() if not is_service_link(value)}
+        return {name: value for name, value in values.items() if not is_service_link(name, value)}
 
     @field_validator("kafka")
     @classmethod
