@@ -1,5 +1,6 @@
 """The Faust app: its settings, its one agent, and its pages for machines."""
 
+import asyncio
 import json
 import logging
 import tempfile
@@ -12,14 +13,11 @@ from aiohttp import web
 from yarl import URL
 
 from ingest.contract import metrics
-from ingest.contract.logs import logger
 from ingest.contract.topics import CONSUMER_GROUP, TOOL_EXECUTIONS
 from processors.driver import Owner, RunSchema, transport
 from processors.runs import Run
 from processors.service import WorkerService
 from processors.settings import WorkerSettings
-
-log = logger(__name__)
 
 # A worker pauses for as long as ClickHouse is away, and keeps its partitions meanwhile: heartbeats prove that it lives.
 _POLL_INTERVAL_S_MAX = 24 * 3600.0
@@ -67,11 +65,9 @@ def build(settings: WorkerSettings, *, owner: Owner, service: Callable[[], Worke
         async for run in runs:
             try:
                 await service().process(run)
-            except Exception as error:
-                # Going on could miscount. The process ends, and the next one starts from the receipts.
-                log.critical("worker_stopped", partition=run.partition, exc_info=error)
-                await app.crash(error)
-                raise
+            except asyncio.CancelledError:
+                # The partition went, or the worker stops. Faust takes an agent that ends by this for one that has crashed.
+                return
 
     _pages(app, service)
     for name in list(logging.root.manager.loggerDict):

@@ -129,6 +129,12 @@ class RunConsumer(stock.Consumer):  # type: ignore[misc]
             self._gathered[tp] = Gathering(interval_s=self.interval_s, bytes_max=_RUN_BYTES)
             self._freed.set()
 
+    async def give_up(self) -> None:
+        """Open nothing more, at the end."""
+        for task in self._opening:
+            task.cancel()
+        await asyncio.gather(*self._opening, return_exceptions=True)
+
     def _opened(self, task: asyncio.Task[None]) -> None:
         self._opening.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:

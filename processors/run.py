@@ -112,6 +112,7 @@ def main(settings: WorkerSettings) -> int:
         consumer=consumer,
         control=control,
         reached=faults.from_environment(),
+        crash=app.crash,
     )
     background: list[asyncio.Task[None]] = []
 
@@ -122,12 +123,14 @@ def main(settings: WorkerSettings) -> int:
     @app.task  # type: ignore[untyped-decorator]
     async def _begin() -> None:
         control.start()
-        background.append(asyncio.create_task(owner.service.report_forever(app.crash), name="progress"))
+        background.append(asyncio.create_task(owner.service.report_forever(), name="progress"))
 
     @app.on_before_shutdown.connect  # type: ignore[untyped-decorator]
     async def _end(sender: Any, **_: Any) -> None:  # noqa: ARG001
         for task in background:
             task.cancel()
+        await consumer().give_up()
+        await owner.service.give_up()
         await control.stop()
         await broker.close()
         await store.close()

@@ -40,6 +40,7 @@ class WorkerService:
         consumer: gives the driver's consumer, which exists once the app runs.
         control: gives the project rules, followed from the control topic.
         reached: called at each numbered step of a batch (fault points of tests).
+        crash: ends the worker.
     """
 
     def __init__(
@@ -52,11 +53,14 @@ class WorkerService:
         consumer: Callable[[], RunConsumer],
         control: ControlFollower,
         reached: Callable[[str], Awaitable[None]],
+        crash: Callable[[Exception], Awaitable[None]],
     ) -> None:
         self._settings = settings
         self._broker, self._store, self._consumer = broker, store, consumer
         self._control = control
         self._reached = reached
+        self._crash = crash
+        self._work: set[asyncio.Task[None]] = set()
         self._ledgers: dict[int, PartitionLedger] = {}
         self._owned: set[int] = set()
         self._heartbeat = Heartbeat(name, broker=broker, store=store, skew_ms=settings.clock_skew_ms)
@@ -124,22 +128,50 @@ class WorkerService:
     # What the agent hands over.
 
     async def process(self, run: Run) -> None:
-        """Write a run; one that belongs to an older generation is dropped, it comes again to whoever owns it now."""
+        """Write a run; one that belongs to an older generation is dropped, it comes again to whoever owns it now.
+
+        Whoever waits for it may be cancelled: it goes on by itself, because what is planned is a promise. Given up, it returns.
+        """
+        work = asyncio.create_task(self._process(run), name=f"process-{run.partition}")
+        self._work.add(work)
+        work.add_done_callback(self._ended)
+        try:
+            await asyncio.shield(work)
+        except asyncio.CancelledError:
+            if not work.cancelled():
+                raise
+
+    async def give_up(self) -> None:
+        """Leave what is not done yet, at the end: the next worker finds it planned and writes it."""
+        for work in self._work:
+            work.cancel()
+        await asyncio.gather(*self._work, return_exceptions=True)
+
+    def _ended(self, work: asyncio.Task[None]) -> None:
+        self._work.discard(work)
+        if not work.cancelled():
+            work.exception()  # said already, and by now nobody may wait for it
+
+    async def _process(self, run: Run) -> None:
         try:
             await self._ledgers[run.partition].process(run)
         except AbandonedError:
             log.info("run_dropped", partition=run.partition, generation=run.generation, first_offset=run.first_offset)
+        except Exception as error:
+            # Going on could miscount. The process ends, and the next one starts from the receipts.
+            log.critical("worker_stopped", partition=run.partition, exc_info=error)
+            await self._crash(error)
+            raise
         finally:
             self._worked = True
             self._consumer().done(run, more=not self._letters.stopped(run.partition))
 
     # Its own heartbeat.
 
-    async def report_forever(self, stop: Callable[[Exception], Awaitable[None]]) -> None:
+    async def report_forever(self) -> None:
         """Report freshness of the owned partitions, at the interval of the settings, through any outage.
 
-        Args:
-            stop: ends the worker; called when what was reported is gone.
+        Ends the worker when what was reported is gone.
         """
         while True:
             try:
@@ -148,7 +180,7 @@ class WorkerService:
                 log.warning("progress_not_reported", error=str(error))
             except LedgerInvariantBroken as error:
                 log.critical("worker_stopped", exc_info=error)
-                await stop(error)
+                await self._crash(error)
                 return
             if self._worked:
                 self._worked = False

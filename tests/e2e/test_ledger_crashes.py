@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support import kafka_admin
 from tests.support.pipeline import Pipeline, eventually
 
 pytestmark = pytest.mark.real
@@ -70,6 +71,33 @@ def test_a_frozen_worker_that_wakes_up_late_changes_nothing(pipeline: Pipeline) 
     assert (report.accepted, report.rows, report.calls) == (600, 600, 600)
     assert heir.alive
     assert frozen.alive
+
+
+def test_a_worker_leaves_its_partitions_and_the_group_also_while_clickhouse_hangs(pipeline: Pipeline) -> None:
+    """With batches in work that get no answer: another one joins, the first is told to stop; no crash, and nothing is lost."""
+    patient = {"TOOLLEDGER_STORE_TIMEOUT_MS": "600000"}
+    leaving = pipeline.start_worker(**patient)
+    pipeline.send(recorded(100, salt="before"))
+    assert pipeline.settled().accepted == 100
+    planned = kafka_admin.committed(pipeline.kafka.address)
+    assert pipeline.clickhouse is not None
+    pipeline.clickhouse.send_signal(signal.SIGSTOP)
+    pipeline.send(recorded(200, salt="meanwhile"))
+
+    def in_work() -> bool:
+        now = kafka_admin.committed(pipeline.kafka.address)
+        return all(now[partition] > planned[partition] for partition in range(pipeline.partitions))
+
+    eventually("batches of all partitions are planned", in_work)
+    staying = pipeline.start_worker(**patient)
+    eventually("both are in the group", lambda: len(kafka_admin.members(pipeline.kafka.address)) == 2)
+    assert leaving.end() == 0
+    pipeline.clickhouse.send_signal(signal.SIGCONT)
+    report = pipeline.settled()
+    assert report.findings == ()
+    assert (report.accepted, report.rows, report.calls) == (300, 300, 300)
+    assert staying.end() == 0
+    assert [word for word in ("Crashed", "worker_stopped", "Traceback") if word in leaving.said() + staying.said()] == []
 
 
 def test_clickhouse_killed_under_load_loses_nothing(pipeline: Pipeline) -> None:

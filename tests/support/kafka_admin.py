@@ -41,6 +41,12 @@ def members(kafka: str) -> list[str]:
     return _run(kafka, ask)
 
 
+def committed(kafka: str) -> dict[int, int]:
+    """Return up to where batches of each partition of `tool-executions` are planned."""
+    found = _run(kafka, lambda admin: admin.list_consumer_group_offsets(CONSUMER_GROUP))
+    return {of.partition: at.offset for of, at in found.items() if of.topic == TOOL_EXECUTIONS}
+
+
 def delete_group(kafka: str) -> None:
     """Take away the group with all its offsets, as their expiry does; nobody may be in it."""
 
