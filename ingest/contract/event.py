@@ -196,7 +196,8 @@ def timestamp_ms(value: str | float) -> int:
     if not isinstance(value, str):
         return int(value)
     try:
-        moment = datetime.fromisoformat(value)
+        # RFC 3339 writes `t` and `z` small, too.
+        moment = datetime.fromisoformat(value.upper())
     except ValueError:
         raise InvalidEvent(
             "timestamp_unreadable",
