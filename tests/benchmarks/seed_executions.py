@@ -14,8 +14,6 @@ import base64
 import hashlib
 import time
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
 from pathlib import Path
 from typing import Final
 
@@ -36,7 +34,6 @@ BATCH_EVENTS_ALL: Final = 40_000
 RECORDS: Final = 10
 # One insert: small enough that its rows with their payloads stay within the engine's memory.
 _ROWS_AT_ONCE: Final = 1_000_000
-_WRITERS: Final = 2
 # A month of calls is a minute or several of merging.
 _MERGE_S_MAX: Final = 3_600
 _SPAN_MS: Final = (30 * 24 - 6) * 3_600_000
@@ -199,26 +196,23 @@ def receipts_sql(events: str, incarnation: str) -> list[str]:
     return made
 
 
-def fill(pipeline: Pipeline, *, rows: int, incarnation: str, end_ms: int) -> None:
+def fill(store: Client, *, rows: int, incarnation: str, end_ms: int) -> None:
     """Write the whole history, and say how far it is."""
     began = time.monotonic()
-
-    def write(first: int) -> int:
+    for first in range(0, rows, _ROWS_AT_ONCE):
         count = min(_ROWS_AT_ONCE, rows - first)
         events = events_sql(first, count, rows=rows, end_ms=end_ms)
         statements = [executions_sql(events, incarnation), *sums_sql(events, incarnation), *receipts_sql(events, incarnation)]
-        settings = {"max_threads": 1, "max_insert_threads": 1, "min_insert_block_size_rows": count}
-        with closing(pipeline.store()) as store:
-            for statement in statements:
-                store.command(statement, settings=settings)
-        return count
-
-    # An insert keeps one core busy, and half a core is all that merges want.
-    with ThreadPoolExecutor(_WRITERS) as writers:
-        written = 0
-        for count in writers.map(write, range(0, rows, _ROWS_AT_ONCE)):
-            written += count
-            print(f"{written:>12,} rows  {time.monotonic() - began:7.0f} s", flush=True)
+        for statement in statements:
+            store.command(
+                statement,
+                settings={
+                    "max_threads": 2,
+                    "max_insert_threads": 1,
+                    "min_insert_block_size_rows": count,
+                },
+            )
+        print(f"{first + count:>12,} rows  {time.monotonic() - began:7.0f} s", flush=True)
 
 
 async def _fill_log(kafka: str, offsets: int) -> None:
@@ -276,7 +270,7 @@ def seed(folder: Path, rows: int) -> None:
         store = pipeline.store()
         asyncio.run(_fill_log(pipeline.kafka.address, rows // BATCH_EVENTS_ALL * RECORDS))
         log = asyncio.run(read_log(pipeline.kafka.address))
-        fill(pipeline, rows=rows, incarnation=log.incarnation, end_ms=time.time_ns() // 1_000_000)
+        fill(store, rows=rows, incarnation=log.incarnation, end_ms=time.time_ns() // 1_000_000)
         close_months(pipeline.clickhouse_url)
         merged(store)
         for table, count, nbytes in sizes(store):
