@@ -44,6 +44,8 @@ _RETRY_S: Final = 0.3
 _NAME_CHARS_MAX: Final = 200
 # Of a project: one a day, for longer than Kafka keeps records that may be read again.
 _PURGES_MAX: Final = 64
+# A century; nobody means more.
+_RETENTION_DAYS_MAX: Final = 36_500
 
 
 async def create_key(
@@ -160,8 +162,8 @@ async def set_rules(kafka: str, project_id: str, **changes: Unpack[RuleChanges])
         ("retention_days", changes.get("retention_days")),
         ("payload_retention_days", changes.get("payload_retention_days")),
     ):
-        if days is not None and days < 1:
-            raise ConfigurationError(f"{name} is a number of days, at least 1")
+        if days is not None and not 1 <= days <= _RETENTION_DAYS_MAX:
+            raise ConfigurationError(f"{name} is a number of days, from 1 to {_RETENTION_DAYS_MAX}")
     rules = (await read_access(kafka)).rules_of(project_id)
     rules = msgspec.structs.replace(rules, **changes)
     await _until_done(kafka, "write the project's rules", lambda: _append(kafka, [rules_record(rules)]))

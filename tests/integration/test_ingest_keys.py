@@ -116,6 +116,8 @@ async def test_what_cannot_be_used_is_refused_before_anything_is_written(kafka: 
             await create_key(kafka, **wrong)  # type: ignore[arg-type]
     with pytest.raises(ConfigurationError):
         await set_rules(kafka, "p", retention_days=0)
+    with pytest.raises(ConfigurationError, match="from 1 to"):
+        await set_rules(kafka, "p", payload_retention_days=10**20)
 
 
 async def test_kafka_away_is_said_in_one_line() -> None:
