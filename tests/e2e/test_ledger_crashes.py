@@ -26,32 +26,31 @@ def count(pipeline: Pipeline, salt: str) -> tuple[int, int]:
     return tuple(pipeline.rows(query)[0])  # type: ignore[return-value]
 
 
-def test_a_kill_at_any_step_loses_nothing_and_doubles_nothing(pipeline: Pipeline) -> None:
+@pytest.mark.parametrize("bystanders", [0, 1])
+def test_a_kill_at_any_step_loses_nothing_and_doubles_nothing(pipeline: Pipeline, bystanders: int) -> None:
     """SIGKILL right behind each step, of the only worker, and of one of two, whose partitions the other one takes over."""
     total = 0
-    for bystanders in (0, 1):
-        others = [pipeline.start_worker() for _ in range(bystanders)]
-        for step in STEPS:
-            salt = f"{step}{bystanders}"
-            victim = pipeline.start_worker(TOOLLEDGER_FAULT=step)
-            if others:
-                # Events that come before it has partitions would be the other's.
-                eventually("it has partitions", lambda victim=victim: "partition_opened" in victim.said())
-            events = recorded(120, salt=salt)
-            pipeline.send(events)
-            # Rubbish and a stray reach the steps that only they pass.
-            for partition in range(pipeline.partitions):
-                pipeline.send_records([(b'{"rubbish":1}', partition), (events[0][1], partition)])
-            eventually(f"the worker dies at {step}", lambda victim=victim: not victim.alive)
-            total += len(events)
-            heirs = [] if others else [pipeline.start_worker()]
-            report = pipeline.settled()
-            assert report.findings == (), (salt, report.findings)
-            assert count(pipeline, salt) == (len(events), len(events)), salt
-            assert (report.accepted, report.rows, report.calls) == (total, total, total), salt
-            # It leaves the group, so that the next one need not wait for its session to end.
-            for heir in heirs:
-                heir.end()
+    others = [pipeline.start_worker() for _ in range(bystanders)]
+    for step in STEPS:
+        victim = pipeline.start_worker(TOOLLEDGER_FAULT=step)
+        if others:
+            # Events that come before it has partitions would be the other's.
+            eventually("it has partitions", lambda victim=victim: "partition_opened" in victim.said())
+        events = recorded(120, salt=step)
+        pipeline.send(events)
+        # Rubbish and a stray reach the steps that only they pass.
+        for partition in range(pipeline.partitions):
+            pipeline.send_records([(b'{"rubbish":1}', partition), (events[0][1], partition)])
+        eventually(f"the worker dies at {step}", lambda victim=victim: not victim.alive)
+        total += len(events)
+        heirs = [] if others else [pipeline.start_worker()]
+        report = pipeline.settled()
+        assert report.findings == (), (step, report.findings)
+        assert count(pipeline, step) == (len(events), len(events)), step
+        assert (report.accepted, report.rows, report.calls) == (total, total, total), step
+        # It leaves the group, so that the next one need not wait for its session to end.
+        for heir in heirs:
+            heir.end()
 
 
 def test_a_frozen_worker_that_wakes_up_late_changes_nothing(pipeline: Pipeline) -> None:
