@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Sequence
 from typing import Any, Final
 
 from aiokafka import AIOKafkaProducer
-from aiokafka.errors import KafkaError
+from aiokafka.errors import KafkaConnectionError, KafkaError
 
 from ingest.contract.errors import BrokerUnavailable
 from ingest.contract.incarnation import topic_incarnation
@@ -67,6 +67,9 @@ class Replayer:
         except TimeoutError:
             self._drop()
             raise BrokerUnavailable(f"Kafka at {self._kafka} did not answer within {self._timeout_s:g} s") from None
+        except KafkaConnectionError:
+            self._drop()
+            raise BrokerUnavailable(f"no Kafka answers at {self._kafka}") from None
         except (KafkaError, AssertionError, OSError) as error:
             # aiokafka asserts that it knows the partition; it does not while the topic is being made anew.
             self._drop()

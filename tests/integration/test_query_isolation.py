@@ -54,7 +54,7 @@ async def services(clickhouse_url):
             url = stack.enter_context(rows.fresh_database(clickhouse_url))
             with contextlib.closing(open_client(url)) as store:
                 worlds.fill(store, projects)
-            service = await stack.enter_async_context(query_service(url, kafka="127.0.0.1:1", query_replay_timeout_s=0.01))
+            service = await stack.enter_async_context(query_service(url, kafka="127.0.0.1:1", query_replay_timeout_s=60))
             for key, project in ((KEY_ORG_C, ""), ("ak_key_of_project_c", "proj_c")):
                 record = key_record(Key(id="id_" + key, key_hash=hash_key(key), project_id=project, org_id="org_3"))
                 service.services.control.access.apply(*record)
