@@ -114,7 +114,7 @@ class Connection:
         connection.request(method, self._prefix + self._path + path, body, {**headers, **self._proxy_headers})
         response = connection.getresponse()
         read = response.read(_ANSWER_BYTES_MAX)
-        if response.length:
+        if response.length and len(read) < _ANSWER_BYTES_MAX:
             # Asked for so much at most, the library does not tell that the connection ended before.
             raise http.client.IncompleteRead(read, response.length)
         if response.will_close or not response.isclosed():

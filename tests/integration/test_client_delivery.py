@@ -17,7 +17,8 @@ from typing import Any
 
 import pytest
 
-from ingest.client import AsyncToolLedger, ConfigurationError, Counts, ToolLedger, pauses
+from ingest.client import AsyncToolLedger, ConfigurationError, Counts, LedgerError, ToolLedger, pauses
+from ingest.client import connection as connecting
 from ingest.client import sender as sending
 from ingest.client import spool as spooling
 from ingest.client.frames import pack
@@ -192,6 +193,17 @@ def test_an_answer_that_was_cut_off_is_asked_for_again(server: Answering, make: 
     server.script = lambda _: answers.pop(0)
     assert list(make(server).logs.search()) == []
     assert not answers
+
+
+def test_an_answer_too_long_to_be_one_of_ours_is_not_asked_for_again(
+    server: Answering, make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is whole, and only its beginning was read: what answers there is something else."""
+    monkeypatch.setattr(connecting, "_ANSWER_BYTES_MAX", 8)
+    answers = [Says(status=200, body=b"<html>and so on</html>")]
+    server.script = lambda _: answers.pop(0)
+    with pytest.raises(LedgerError, match="something else"):
+        list(make(server).logs.search())
 
 
 def test_a_request_that_can_never_succeed_is_given_up(server: Answering, make: Make) -> None:
