@@ -86,7 +86,8 @@ def _format(broker: Broker, class_path: tuple[Path, ...], settings: Path) -> Non
             folder=broker.folder,
             log_file=broker.log_file,
             output=sink,
-            flags=_archive_flags(class_path),
+            # It lives for a second: code made fast is never worth its making.
+            flags=[*_archive_flags(class_path), "-XX:TieredStopAtLevel=1"],
         )
         try:
             code = jvm.wait()

@@ -13,16 +13,22 @@ from deploy.embedded.process import die_with_parent
 
 _ROOT: Final = Path(__file__).parents[2]
 WAIT_S: Final = 90.0
+_ASK_S: Final = 0.1
+_ASK_S_MAX: Final = 1.0
 
 
 def eventually(what: str, holds: Callable[[], Any], *, timeout_s: float = WAIT_S) -> Any:
     """Ask until the answer is true, and return it; fail with its name when the time is over."""
-    deadline = time.monotonic() + timeout_s
+    asked = time.monotonic()
+    deadline = asked + timeout_s
     while not (found := holds()):
-        if time.monotonic() > deadline:
+        answered = time.monotonic()
+        if answered > deadline:
             raise AssertionError(f"not within {timeout_s:.0f} s: {what}")
-        # The condition looks at other processes; there is nothing of theirs to await here.
-        time.sleep(0.1)
+        # The condition looks at other processes; there is nothing of theirs to await here. A costly one is asked less often, so
+        # that asking does not take the time from those it waits for.
+        time.sleep(min(max(_ASK_S, 2 * (answered - asked)), _ASK_S_MAX))
+        asked = time.monotonic()
     return found
 
 
