@@ -8,10 +8,12 @@ from typing import Any, Final
 import orjson
 from starlette.requests import Request
 
+from ingest.contract.errors import QueryError
 from query_api.http import members
 from query_api.http.caller import Caller
 from query_api.http.edge import Answer, Services, read_body
 from query_api.http.members import Faults
+from query_api.store import TOO_LARGE, Row
 from query_api.tenant import Tenant
 from query_api.usage import sql
 from query_api.usage.answer import Answer as UsageAnswer
@@ -112,8 +114,18 @@ def metric_order(metric: Metric) -> Any:
 async def ask(question: Question, tenant: Tenant | None, services: Services) -> tuple[UsageAnswer, int]:
     """Return a question's answer, and until when it is complete: read first, so that the data is at least as fresh."""
     progress = await services.freshness.get()
-    rows = [] if tenant is None else await services.reader.rows(sql.statement(tenant, question))
+    rows = [] if tenant is None else await _rows(question, tenant, services)
     return answer(question, rows), progress.complete_until_ms
+
+
+async def _rows(question: Question, tenant: Tenant, services: Services) -> list[Row]:
+    try:
+        return await services.reader.rows(sql.statement(tenant, question))
+    except QueryError as error:
+        # Sessions of years before the range would fill the memory however short it is: no shorter one could be asked for.
+        if error.slug != TOO_LARGE or not sql.can_spare(question):
+            raise
+    return await services.reader.rows(sql.statement(tenant, question, sparing=True))
 
 
 def checked_range(from_ms: int | None, to_ms: int | None, faults: Faults, *, now_ms: int) -> tuple[int, int]:

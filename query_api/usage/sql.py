@@ -54,10 +54,13 @@ _MERGED: Final = {
 }
 
 
-def statement(tenant: Tenant, question: Question) -> Statement:
+def statement(tenant: Tenant, question: Question, *, sparing: bool = False) -> Statement:
     """Return the statement that answers a question; `columns(question)` names what its rows hold.
 
     Rows: the totals first (`total` 1), then at most `limit + 1` groups that have a call, in the order asked for.
+
+    Args:
+        sparing: needs memory for the sessions of the range alone, and more time; where `can_spare`.
     """
     conditions, values = filter_conditions(question.filters)
     keys = [f"k{index}" for index in range(len(question.group_by))]
@@ -69,7 +72,7 @@ def statement(tenant: Tenant, question: Question) -> Statement:
         branches.append(_counts(tenant, question, conditions, keys))
     branches += _distinct(tenant, question, conditions, keys)
     if "created" in measures:
-        branches.append(_created(tenant, question, conditions, keys))
+        branches.append(_created(tenant, question, conditions, keys, sparing=sparing))
     sketch = "WITH sumMap(b_durations) AS durations\n" if "durations" in measures else ""
     outputs = ", ".join(f"{text} AS {name}" if text != name else name for name, text in _outputs(question, keys))
     union = "\n UNION ALL\n ".join(branches)
@@ -83,6 +86,11 @@ def statement(tenant: Tenant, question: Question) -> Statement:
             # the order of a metric comes whole: what a limit left out would pass for an interval without calls.
             text += f"\nLIMIT {question.limit + 2}"
     return Statement(tenant=tenant, text=text, values=values | _indexed(tenant, question.filters)[1])
+
+
+def can_spare(question: Question) -> bool:
+    """Tell whether the statement holds every session there was before the range's end, unless it is a sparing one."""
+    return "sessions" in question.metrics and question.runs is None and question.columns <= {"project_id"}
 
 
 def columns(question: Question) -> list[str]:
@@ -240,27 +248,34 @@ def _present(tenant: Tenant, question: Question, conditions: Sequence[str], colu
     return " UNION ALL ".join(parts)
 
 
-def _created_of_days(tenant: Tenant, question: Question, keys: Sequence[str]) -> str:
+def _created_of_days(tenant: Tenant, question: Question, keys: Sequence[str], *, sparing: bool) -> str:
     """Return sessions by their first call, from rows of days: all up to the range's end are grouped.
 
-    Of a session seen in the range, rows before it decide; to look for these costs more than to group everything.
+    Of a session seen in the range, rows before it decide; to look for these, the sparing way, takes longer than to group
+    everything. A session that was created in the range has a day whose own first call lies in it.
     """
     session = "subject" if len(tenant.projects) == 1 and not question.group_by else "project_id, subject"
-    until = f"window_start < {_seconds(-(-question.to_ms // DAY_MS) * DAY_MS)}"
-    rows = tenant.rows_of(USAGE_WINDOWS, [f"kind = '{KIND_SESSION_DAY}'", until])
-    created = f"first_ms >= {question.from_ms:d} AND first_ms < {question.to_ms:d}"
+    until = [f"kind = '{KIND_SESSION_DAY}'", f"window_start < {_seconds(-(-question.to_ms // DAY_MS) * DAY_MS)}"]
+    in_range = f"{{0}} >= {question.from_ms:d} AND {{0}} < {question.to_ms:d}"
+    among = []
+    if sparing:
+        since = f"window_start >= {_seconds(question.from_ms // DAY_MS * DAY_MS)}"
+        seen = f"SELECT {session} {tenant.rows_of(USAGE_WINDOWS, [*until, since, in_range.format(_FIRST_MS)])}"
+        among = [f"({session}) IN ({seen})"]
+    rows = tenant.rows_of(USAGE_WINDOWS, [*until, *among])
+    created = in_range.format("first_ms")
     source = f"SELECT {session}, min({_FIRST_MS}) AS first_ms {rows} GROUP BY {session} HAVING {created}"
     return _branch(question, keys, {"created": "count()"}, source)
 
 
-def _created(tenant: Tenant, question: Question, conditions: Sequence[str], keys: Sequence[str]) -> str:
+def _created(tenant: Tenant, question: Question, conditions: Sequence[str], keys: Sequence[str], *, sparing: bool) -> str:
     """Return sessions by their first call in the project.
 
     A session that was created in the range has a row whose own first call lies in it and matches the filters, so only such
     sessions are looked at; of those, all rows up to the end of the range decide which call was the first.
     """
-    if question.runs is None and question.columns <= {"project_id"}:
-        return _created_of_days(tenant, question, keys)
+    if can_spare(question):
+        return _created_of_days(tenant, question, keys, sparing=sparing)
     from_ms, to_ms = question.from_ms, question.to_ms
     kept = sorted(question.columns - {"project_id", "session_id"})
     # A pair of keys costs twice as much as the session alone, which is enough within one project.

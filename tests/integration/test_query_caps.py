@@ -6,6 +6,7 @@ import pytest
 import pytest_asyncio
 
 from ingest.contract.store import client as open_client
+from ingest.contract.tables import KIND_SESSION_DAY, USAGE_WINDOWS
 from query_api import store
 from query_api.http.app import OPERATIONS
 from tests.support import rows, worlds
@@ -85,3 +86,28 @@ async def test_each_cap_is_told_on_each_operation(service, operation, cap, monke
     assert "shorter time range" in reply.body["error"]["suggested_fix"]
     assert "Retry-After" not in reply.headers
     assert (await ask(service, operation)).status in (200, 404, 503)
+
+
+async def test_sessions_of_years_before_the_range_are_no_reason_to_refuse_it(service):
+    """A short range is answered under a cap on memory that a million sessions before it would break; one of them all is not."""
+    then = worlds.T0 - 30 * 24 * worlds.HOUR_MS
+    with contextlib.closing(open_client(service.services.settings.clickhouse.get_secret_value())) as client:
+        client.command(
+            f"INSERT INTO {USAGE_WINDOWS} (kind, project_id, window_start, session_id, first_call, last_call_ms)"
+            f" SELECT '{KIND_SESSION_DAY}', 'proj_a', toDateTime({then // 1000}, 'UTC'), toString(number), ({then}, ''), {then}"
+            " FROM numbers(1000000)"
+        )
+    path = "/api/v3.1/project/usage/summary"
+    before = await service.post(path, RANGE)
+    caps = service.services.reader._caps
+    former = dict(caps)
+    caps["max_memory_usage"] = 48 * 1024 * 1024
+    try:
+        within = await service.post(path, RANGE)
+        everything = await service.post(path, {**RANGE, "from": then})
+    finally:
+        caps.clear()
+        caps.update(former)
+    assert (before.status, within.status) == (200, 200)
+    assert within.body == before.body
+    assert (everything.status, everything.body["error"]["slug"]) == (400, "Query_TooLarge")
