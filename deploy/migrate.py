@@ -192,6 +192,7 @@ def _apply_one(client: Client, migration: Migration, cluster: str | None, waits:
         SCHEMA_MIGRATIONS,
         [[migration.version, migration.name, migration.checksum]],
         column_names=["version", "name", "checksum"],
+        column_type_names=["UInt32", "String", "String"],
     )
 
 

@@ -21,6 +21,7 @@ from query_api.http.edge import Services
 from query_api.http.server import BACKLOG, make_server
 from query_api.live.hub import Tails
 from query_api.live.proved import Proved
+from query_api.past import Past
 from query_api.progress import Freshness
 from query_api.rate_limit import RateLimit
 from query_api.settings import QuerySettings
@@ -80,6 +81,7 @@ async def serve(settings: QuerySettings) -> None:
         control=control,
         reader=reader,
         freshness=freshness,
+        past=Past(reader),
         replayer=replayer,
         rate_limit=RateLimit(settings.rate_limit_per_minute),
         proved=proved,

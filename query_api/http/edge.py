@@ -22,6 +22,7 @@ from query_api.http.streaming import Content, Streamed
 from query_api.live.hub import Tails
 from query_api.live.proved import Proved
 from query_api.log_items import iso
+from query_api.past import Past
 from query_api.progress import Freshness
 from query_api.rate_limit import WINDOW_S, RateLimit, Standing
 from query_api.settings import QuerySettings
@@ -43,6 +44,7 @@ class Services:
     control: ControlFollower
     reader: Reader
     freshness: Freshness
+    past: Past
     replayer: Replayer
     rate_limit: RateLimit
     proved: Proved

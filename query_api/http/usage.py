@@ -119,12 +119,14 @@ async def ask(question: Question, tenant: Tenant | None, services: Services) -> 
 
 
 async def _rows(question: Question, tenant: Tenant, services: Services) -> list[Row]:
-    try:
-        return await services.reader.rows(sql.statement(tenant, question))
-    except QueryError as error:
-        # Sessions of years before the range would fill the memory however short it is: no shorter one could be asked for.
-        if error.slug != TOO_LARGE or not sql.can_spare(question):
-            raise
+    may_spare = sql.can_spare(question)
+    if not (may_spare and (await services.past.of(tenant)).outweigh(question.from_ms, question.to_ms)):
+        try:
+            return await services.reader.rows(sql.statement(tenant, question))
+        except QueryError as error:
+            # Sessions from before the range may fill the memory however short it is: asking for a shorter one would not help.
+            if error.slug != TOO_LARGE or not may_spare:
+                raise
     return await services.reader.rows(sql.statement(tenant, question, sparing=True))
 
 

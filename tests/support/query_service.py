@@ -21,6 +21,7 @@ from query_api.http.edge import Services
 from query_api.http.server import PATIENCE, make_server
 from query_api.live.hub import Tails
 from query_api.live.proved import Proved
+from query_api.past import Past
 from query_api.progress import Freshness
 from query_api.rate_limit import RateLimit
 from query_api.settings import QuerySettings
@@ -109,6 +110,7 @@ async def query_service(
         control=control,
         reader=reader,
         freshness=Freshness(reader, cache_s=chosen.freshness_cache_s),
+        past=Past(reader),
         replayer=(replayer := Replayer(chosen.kafka, timeout_s=chosen.query_replay_timeout_s)),
         rate_limit=RateLimit(chosen.rate_limit_per_minute),
         proved=(proved := Proved(reader)),
