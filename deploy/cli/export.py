@@ -1,6 +1,7 @@
 """Take logs along as a file, with a progress bar; the file has its name only once it is whole."""
 
 import contextlib
+import fcntl
 import os
 import signal
 import stat
@@ -56,17 +57,48 @@ def export(api: Api, asked: Mapping[str, object], file: str) -> None:
 
 def _replace(api: Api, asked: Mapping[str, object], path: Path) -> int | None:
     """Write beside a file, and give that its name once it is whole."""
-    part = path.with_name(f"{path.name}.part")
-    try:
-        with _ended_by_sigterm(), part.open("wb") as target:
-            if path.exists():
-                # Before anything is in it: what only its owner may read is never readable for others.
-                os.fchmod(target.fileno(), stat.S_IMODE(path.stat().st_mode))
-            count = _take(api, asked, target)
+    with _ended_by_sigterm(), _part_of(path) as (part, target):
+        if path.exists():
+            # Before anything is in it: what only its owner may read is never readable for others.
+            os.fchmod(target.fileno(), stat.S_IMODE(path.stat().st_mode))
+        count = _take(api, asked, target)
+        target.flush()
         part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
     return count
+
+
+@contextlib.contextmanager
+def _part_of(path: Path) -> Iterator[tuple[Path, BinaryIO]]:
+    """Open the file beside a file that it is written to first, empty; unless it got its name meanwhile, it goes in the end.
+
+    Raises:
+        LedgerError: somebody is writing to it: of two at once each would spoil what the other one wrote.
+    """
+    part = path.with_name(f"{path.name}.part")
+    while True:
+        # What a killed one left is no obstacle; what another one writes must stay until it is known that nobody does.
+        with part.open("ab") as target:
+            try:
+                fcntl.flock(target, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                message = f"{path} is being written by another command: wait for its end, or name another file"
+                raise LedgerError(message) from None
+            if not _has_name(target, part):
+                continue  # it got its own name, or went, just before
+            target.truncate()
+            try:
+                yield part, target
+            finally:
+                if _has_name(target, part):
+                    part.unlink()
+            return
+
+
+def _has_name(target: BinaryIO, path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(target.fileno()), path.stat())
+    except FileNotFoundError:
+        return False
 
 
 @contextlib.contextmanager

@@ -246,6 +246,35 @@ async def test_an_export_that_is_ended_leaves_no_part(tmp_path):
     assert file.read_text() == "former\n"
 
 
+async def test_two_exports_into_one_file_do_not_spoil_it(tmp_path):
+    """While one is under way the other is refused, in one line; the file is what the first one was told, and nothing else."""
+    file = tmp_path / "logs.ndjson"
+    go_on = asyncio.Event()
+
+    async def slow(reader, writer):
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\nx-total-count: 2\r\n\r\n6\r\nfirst\n\r\n")
+        await writer.drain()
+        await go_on.wait()
+        writer.write(b"7\r\nsecond\n\r\n0\r\n\r\n")
+        writer.close()
+
+    server = await asyncio.start_server(slow, "127.0.0.1", 0)
+    async with server:
+        url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        process = await start(url, "logs", "--output", str(file))
+        await asyncio.to_thread(eventually, "it is written", lambda: Path(f"{file}.part").exists())
+        status, out, err = await run(url, "logs", "--output", str(file))
+        assert (status, out) == (2, "")
+        assert "another command" in err
+        assert err.count("\n") == 1
+        go_on.set()
+        await asyncio.wait_for(process.communicate(), 60)
+    assert process.returncode == 0
+    assert file.read_text() == "first\nsecond\n"
+    assert [path.name for path in tmp_path.iterdir()] == ["logs.ndjson"]
+
+
 @pytest.mark.parametrize("arguments", [["--output", "f", "--follow"], ["--output", "f", "--limit", "3"], ["--with-data"]])
 async def test_options_that_contradict_are_refused(arguments):
     """Exit 2 and one line."""
