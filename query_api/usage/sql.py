@@ -252,7 +252,7 @@ def _created_of_days(tenant: Tenant, question: Question, keys: Sequence[str], *,
     """Return sessions by their first call, from rows of days: all up to the range's end are grouped.
 
     Of a session seen in the range, rows before it decide; to look for these, the sparing way, takes longer than to group
-    everything. A session that was created in the range has a day whose own first call lies in it.
+    everything, unless almost all lies before. A session created in the range has a day whose own first call lies in it.
     """
     session = "subject" if len(tenant.projects) == 1 and not question.group_by else "project_id, subject"
     until = [f"kind = '{KIND_SESSION_DAY}'", f"window_start < {_seconds(-(-question.to_ms // DAY_MS) * DAY_MS)}"]
