@@ -8,12 +8,12 @@ from contextlib import contextmanager
 from typing import Any, Final
 from urllib.parse import parse_qs, urlsplit
 
-import httpx
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page, Route, expect
 
 from tests.browser.conftest import PROJECT, Site, enter
+from tests.support.plain_http import HTTP
 
 pytestmark = [pytest.mark.real, pytest.mark.timeout(300)]
 
@@ -346,7 +346,7 @@ def test_nobody_else_is_asked_and_nothing_inline_runs(page: Page, site: Site) ->
     """Everything comes from the page's own address, under a policy that allows nothing else; below a path too."""
     origins = set()
     page.on("request", lambda request: origins.add("{0.scheme}://{0.netloc}".format(urlsplit(request.url))))
-    answer = httpx.get(site.url)
+    answer = HTTP.get(site.url)
     assert answer.headers["content-type"] == "text/html; charset=utf-8"
     policy = answer.headers["content-security-policy"]
     assert "default-src 'none'" in policy

@@ -20,6 +20,7 @@ from query_api.openapi.document import PARTS
 from query_api.openapi.letters import EXAMPLE_ID
 from tests.support import api_answers, schemathesis
 from tests.support.pipeline import eventually
+from tests.support.plain_http import HTTP
 from tests.support.stack import Stack
 from tests.support.tool_upstream import says_json, tool_upstream_in_thread
 
@@ -49,7 +50,7 @@ class Running:
             headers["content-type"] = example.media
             content = sent(example).encode()
         url = self.url + target(one, example).replace(EXAMPLE_ID, self.letter)
-        return httpx.request(one.method, url, headers=headers, content=content, timeout=60)
+        return HTTP.request(one.method, url, headers=headers, content=content, timeout=60)
 
 
 @pytest.fixture(scope="module")
@@ -71,7 +72,7 @@ def keys(stack: Stack) -> str:
     org_key = json.loads(stack.toolledger("keys", "create", "--org", "org_1", "--json"))["key"]
     ask = {"x-org-api-key": org_key}
     url = f"{stack.up.ready['url']}/api/v3.1/org/usage/summary"
-    eventually("the keys are in force", lambda: httpx.post(url, headers=ask).status_code == 200)
+    eventually("the keys are in force", lambda: HTTP.post(url, headers=ask).status_code == 200)
     return str(org_key)
 
 
@@ -109,7 +110,7 @@ async def test_requests_made_from_the_document_are_answered_at_the_public_addres
 
 def _commands(running: Running) -> None:
     """Run what the page shows, copied from it, in a shell."""
-    page = httpx.get(f"{running.url}/docs").text
+    page = HTTP.get(f"{running.url}/docs").text
     shown = re.findall(r'<pre tabindex="0">(curl [^<]*)</pre>', page)
     commands = [html.unescape(one) for one in shown]
     assert commands == [curl(*each) for each in EXAMPLES]

@@ -17,6 +17,7 @@ from ingest.contract.topics import DEAD_LETTERS, LETTER_BYTES_MAX, RECORD_BYTES_
 from tests.e2e.test_ledger_crashes import recorded
 from tests.support.ingest_service import free_port
 from tests.support.pipeline import Pipeline, eventually
+from tests.support.plain_http import HTTP
 
 pytestmark = pytest.mark.real
 
@@ -33,7 +34,7 @@ def pipeline(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pipeline]:
 
 def ready(port: int) -> dict[str, Any]:
     try:
-        return dict(httpx.get(f"http://127.0.0.1:{port}/readyz").json())
+        return dict(HTTP.get(f"http://127.0.0.1:{port}/readyz").json())
     except httpx.TransportError:
         return {"status": "away", "reasons": [], "warnings": []}
 
@@ -69,7 +70,7 @@ def test_a_partition_stops_and_the_others_go_on(pipeline: Pipeline) -> None:
     (reason,) = ready(port)["reasons"]
     assert "partition 2 is stopped" in reason
     assert "TOOLLEDGER_DEAD_LETTER_RUN_MAX" in reason
-    assert 'toolledger_partition_stopped{partition="2"} 1.0' in httpx.get(f"http://127.0.0.1:{port}/metrics").text
+    assert 'toolledger_partition_stopped{partition="2"} 1.0' in HTTP.get(f"http://127.0.0.1:{port}/metrics").text
     # At most the batches in front of the one that passed the limit are dead letters.
     assert pipeline.rows("SELECT count() FROM dead_letters")[0][0] <= 12
 
@@ -99,7 +100,7 @@ def test_a_partition_stops_and_the_others_go_on(pipeline: Pipeline) -> None:
     report = pipeline.settled()
     assert report.findings == ()
     assert (report.accepted, report.rows, report.calls, report.dead_letters) == (200, 200, 200, 48)
-    text = httpx.get(f"http://127.0.0.1:{port}/metrics").text
+    text = HTTP.get(f"http://127.0.0.1:{port}/metrics").text
     assert 'toolledger_partition_stopped{partition="2"} 0.0' in text
 
 
@@ -114,7 +115,7 @@ def test_an_alarm_is_a_warning_and_said_once(pipeline: Pipeline) -> None:
     told = ready(port)
     assert told["status"] == "ready"
     assert "project 'noisy'" in told["warnings"][0]
-    assert 'toolledger_dead_letter_alarm{partition="1"} 1.0' in httpx.get(f"http://127.0.0.1:{port}/metrics").text
+    assert 'toolledger_dead_letter_alarm{partition="1"} 1.0' in HTTP.get(f"http://127.0.0.1:{port}/metrics").text
     pipeline.send(recorded(800, salt="c"))
     pipeline.settled()
     eventually("it ends", lambda: not ready(port)["warnings"])

@@ -20,6 +20,7 @@ from ingest.contract.topics import HEADER_FIRST_ACCEPTED_MS, HEADER_PROJECT, TOO
 from ingest.keys import create_key
 from tests.support.ingest_service import IngestService
 from tests.support.pipeline import Pipeline, Process, eventually
+from tests.support.plain_http import HTTP
 
 pytestmark = pytest.mark.real
 
@@ -51,14 +52,14 @@ class Site:
 
     def ready(self, worker: Process) -> bool:
         try:
-            return httpx.get(f"http://127.0.0.1:{self.workers[worker]}/readyz").status_code == 200
+            return HTTP.get(f"http://127.0.0.1:{self.workers[worker]}/readyz").status_code == 200
         except httpx.TransportError:
             return False  # it does not listen yet
 
     def metric(self, line: str, *workers: Process) -> float:
         """Add a metric up over some workers, or all that run."""
         ports = [self.workers[worker] for worker in workers or self.workers]
-        pages = [httpx.get(f"http://127.0.0.1:{port}/metrics").text for port in ports]
+        pages = [HTTP.get(f"http://127.0.0.1:{port}/metrics").text for port in ports]
         return sum(float(match.group(1)) for page in pages for match in re.finditer(rf"^{re.escape(line)} (\S+)$", page, re.M))
 
     def counted(self) -> dict[str, int]:
@@ -197,7 +198,7 @@ def test_events_whose_ids_were_made_may_be_sent_again_under_them(site: Site) -> 
         event(event_id, tool_slug="BARE", duration_ms=duration_ms, user_id=None, timestamp=OLD_MS)
         for event_id, duration_ms in site.pipeline.rows("SELECT id, duration_ms FROM tool_executions WHERE tool_slug = 'BARE'")
     ]
-    posted = httpx.post(
+    posted = HTTP.post(
         f"{site.ingest.url}/v1/events", content=b"[" + b",".join(exported) + b"]", headers={"x-api-key": site.key}
     )
     assert posted.status_code == 202, posted.text

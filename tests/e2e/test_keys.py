@@ -21,6 +21,7 @@ from ingest.contract.topics import topics
 from tests.support import rows
 from tests.support.faulty_clickhouse import PASS, Fault, FaultyClickHouse
 from tests.support.ingest_service import IngestService, free_port
+from tests.support.plain_http import HTTP
 from tests.support.process import Process, eventually
 
 pytestmark = pytest.mark.real
@@ -178,7 +179,7 @@ def test_a_stop_answers_what_is_in_flight(site: Site) -> None:
 
     def ask() -> None:
         replies.append(
-            httpx.post(f"{site.query_url}/api/v3.1/logs/tool_execution", json={}, headers={"x-api-key": key}, timeout=60)
+            HTTP.post(f"{site.query_url}/api/v3.1/logs/tool_execution", json={}, headers={"x-api-key": key}, timeout=60)
         )
 
     asking = threading.Thread(target=ask)

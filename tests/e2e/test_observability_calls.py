@@ -10,9 +10,9 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 
+from tests.support.plain_http import HTTP
 from tests.support.stack import Stack
 
 pytestmark = [pytest.mark.real, pytest.mark.timeout(300)]
@@ -91,7 +91,7 @@ def call(stack: Stack, text: str) -> Any:
     pairs = list(pairwise(arguments))
     headers = dict(value.split(": ", 1) for option, value in pairs if option == "-H")
     body = next((value for option, value in pairs if option == "-d"), None)
-    answer = httpx.request("GET" if body is None else "POST", url, headers=headers, content=body)
+    answer = HTTP.request("GET" if body is None else "POST", url, headers=headers, content=body)
     assert answer.status_code == 200, answer.text
     return answer.json()
 

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-import httpx
 import pytest
 
 from tests.support import official_clients
@@ -28,6 +27,7 @@ from tests.support.client_api import (
 )
 from tests.support.client_site import Site
 from tests.support.faulty_clickhouse import TIMEOUT_EXCEEDED, Fault, FaultyClickHouse
+from tests.support.plain_http import HTTP
 
 pytestmark = [pytest.mark.real, pytest.mark.timeout(600)]
 
@@ -335,7 +335,7 @@ def test_a_question_that_is_too_slow_is_asked_once(site: Site) -> None:
     try:
         with site.query(clickhouse=proxy.url + server.path) as url, proxy.broken(Fault(how="error", code=TIMEOUT_EXCEEDED)):
             errors = [site.api(kind, url=url).error("listing", body={"cursor": 0}) for kind in ("rc22", "js", "old")]
-            counted = httpx.get(f"{url}/metrics").text
+            counted = HTTP.get(f"{url}/metrics").text
     finally:
         proxy.stop()
     for error in errors:

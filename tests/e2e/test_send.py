@@ -19,6 +19,7 @@ import zstandard
 from ingest.keys import create_key
 from tests.support.ingest_service import HOST, free_port
 from tests.support.pipeline import Pipeline, Process, eventually
+from tests.support.plain_http import HTTP
 
 pytestmark = pytest.mark.real
 
@@ -44,14 +45,14 @@ class Site:
         headers = {"x-api-key": key, "content-type": "application/json"}
 
         def known() -> bool:
-            return httpx.post(f"{self.url}/v1/events", headers=headers, content=b"[]").status_code == 400
+            return HTTP.post(f"{self.url}/v1/events", headers=headers, content=b"[]").status_code == 400
 
         eventually("the key is in force", known)
         return key
 
     def _ready(self) -> bool:
         try:
-            return httpx.get(f"{self.url}/readyz").status_code == 200
+            return HTTP.get(f"{self.url}/readyz").status_code == 200
         except httpx.TransportError:
             return False
 

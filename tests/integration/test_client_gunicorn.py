@@ -13,6 +13,7 @@ import pytest
 
 from tests.support.answering import Answering
 from tests.support.ingest_service import HOST, free_port
+from tests.support.plain_http import HTTP
 from tests.support.process import eventually
 
 ROOT: Final = Path(__file__).parents[2]
@@ -55,7 +56,7 @@ class Gunicorn:
     def _ask(self, path: str) -> int | None:
         """Return the process that answered, None where nobody did."""
         try:
-            return int(httpx.get(f"http://{HOST}:{self.port}{path}", timeout=10).text)
+            return int(HTTP.get(f"http://{HOST}:{self.port}{path}", timeout=10).text)
         except httpx.TransportError:
             return None
 

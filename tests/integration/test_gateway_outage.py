@@ -16,6 +16,7 @@ from ingest.keys import create_key
 from tests.support.gateway_site import Recorded
 from tests.support.ingest_service import HOST, IngestService, ends, eventually, free_port
 from tests.support.own_kafka import OwnKafka
+from tests.support.plain_http import HTTP
 from tests.support.tool_upstream import Request, ToolUpstream, answer, tool_upstream
 
 pytestmark = pytest.mark.real
@@ -97,7 +98,7 @@ async def all_recorded(kafka: OwnKafka, before: dict[int, int], ids: list[str]) 
 
 
 def metric(service: IngestService, name: str) -> float:
-    lines = httpx.get(f"{service.url}/metrics").text.splitlines()
+    lines = HTTP.get(f"{service.url}/metrics").text.splitlines()
     return float(next((line.rpartition(" ")[2] for line in lines if line.startswith(name)), 0))
 
 

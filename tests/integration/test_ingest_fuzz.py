@@ -25,6 +25,7 @@ from processors.decode import Record, decode
 from tests.property.test_ingest_to_worker import deeper
 from tests.support.bad_events import bodies, odd_values
 from tests.support.ingest_service import IngestService, ends, eventually, records_since
+from tests.support.plain_http import HTTP
 
 pytestmark = pytest.mark.real
 
@@ -235,4 +236,4 @@ def test_rubbish_instead_of_http_never_disturbs_the_next_connection(service: Ing
             while data := connection.recv(65_536):
                 said += data
         assert b" 500 " not in said.partition(b"\r\n")[0]
-    assert httpx.post(f"{service.url}/v1/events", content=body, headers={"x-api-key": key}).status_code == 202
+    assert HTTP.post(f"{service.url}/v1/events", content=body, headers={"x-api-key": key}).status_code == 202

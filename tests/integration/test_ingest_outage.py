@@ -17,6 +17,7 @@ from ingest.contract.topics import TOOL_EXECUTIONS, topics
 from ingest.keys import create_key
 from tests.support.ingest_service import HOST, IngestService, ends, eventually, free_port, records_since
 from tests.support.own_kafka import OwnKafka
+from tests.support.plain_http import HTTP
 
 pytestmark = pytest.mark.real
 
@@ -175,7 +176,7 @@ def test_the_log_tells_of_outages_without_stack_traces(service: IngestService, s
 def test_starting_before_kafka_is_there_is_no_reason_to_end(tmp_path: Path) -> None:
     with IngestService.start(f"{HOST}:{free_port()}", tmp_path, ready=False) as service:
         assert service.wait_for("/readyz", 503).json()["checks"] == {"kafka": False, "control": False}
-        answer = httpx.post(service.url + "/v1/events", json=event(), headers={"x-api-key": "ak_unknown_yet_to_us"})
+        answer = HTTP.post(service.url + "/v1/events", json=event(), headers={"x-api-key": "ak_unknown_yet_to_us"})
         assert (answer.status_code, answer.json()["error"]["slug"]) == (503, "Ingest_Starting")
         assert service.stop() == 0
 

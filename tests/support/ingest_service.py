@@ -18,6 +18,7 @@ import httpx
 from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
 
 from ingest.contract.topics import TOOL_EXECUTIONS
+from tests.support.plain_http import HTTP
 
 HOST = "127.0.0.1"
 _ROOT = Path(__file__).parents[2]
@@ -75,7 +76,7 @@ class IngestService:
         while time.monotonic() < end:
             assert self.process.poll() is None, f"ingest ended: {self.log.read_text()}"
             try:
-                answer = httpx.get(self.url + path)
+                answer = HTTP.get(self.url + path)
                 if answer.status_code == status:
                     return answer
             except httpx.TransportError as error:

@@ -13,13 +13,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
-import httpx
-
 from deploy.embedded.process import die_with_parent
 from deploy.topics import apply
 from ingest.contract.topics import topics
 from ingest.keys import create_key
 from tests.support.ingest_service import IngestService, ends, records_since
+from tests.support.plain_http import HTTP
 
 ROOT = Path(__file__).parents[2]
 SERVER = [sys.executable, str(Path(__file__).with_name("mcp_stdio_server.py"))]
@@ -43,7 +42,7 @@ class Ledger:
         with IngestService.start(kafka, folder) as service:
             _, key = asyncio.run(create_key(kafka, project_id="mcp-tests"))
             deadline = time.monotonic() + WAIT_S
-            while httpx.post(f"{service.url}/v1/events", json=[], headers={"x-api-key": key}).status_code == 401:
+            while HTTP.post(f"{service.url}/v1/events", json=[], headers={"x-api-key": key}).status_code == 401:
                 assert time.monotonic() < deadline, "the key is not in force"
                 time.sleep(0.05)
             yield cls(kafka=kafka, url=service.url, key=key, since=asyncio.run(ends(kafka)))

@@ -12,6 +12,7 @@ from tests.support import kafka_admin
 from tests.support.faulty_clickhouse import FaultyClickHouse
 from tests.support.ingest_service import HOST, free_port
 from tests.support.pipeline import Pipeline, Process, eventually
+from tests.support.plain_http import HTTP
 
 
 class Outages:
@@ -52,7 +53,7 @@ class Outages:
     def reasons(self) -> list[str] | None:
         """Return why the worker says it is not ready, None if it does not answer."""
         try:
-            answer = httpx.get(f"http://{HOST}:{self.port}/readyz", timeout=10)
+            answer = HTTP.get(f"http://{HOST}:{self.port}/readyz", timeout=10)
         except httpx.HTTPError:
             return None
         said: list[str] = answer.json()["reasons"]
@@ -61,7 +62,7 @@ class Outages:
 
     def metric(self, name: str) -> float:
         """Return the sum of a metric over its labels."""
-        lines = httpx.get(f"http://{HOST}:{self.port}/metrics", timeout=10).text.splitlines()
+        lines = HTTP.get(f"http://{HOST}:{self.port}/metrics", timeout=10).text.splitlines()
         return sum(float(line.rsplit(" ", 1)[1]) for line in lines if line.startswith((f"{name} ", f"{name}{{")))
 
     def said(self, event: str) -> list[dict[str, Any]]:

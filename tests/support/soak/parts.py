@@ -11,6 +11,7 @@ import httpx
 from tests.support.ingest_service import HOST, free_port
 from tests.support.own_kafka import OwnKafka
 from tests.support.pipeline import Pipeline
+from tests.support.plain_http import HTTP
 from tests.support.process import Process
 
 Kind = Literal["worker", "clickhouse", "kafka", "ingest"]
@@ -128,6 +129,6 @@ def _broker(name: str, broker: OwnKafka) -> Part:
 
 def _answers(url: str) -> bool:
     try:
-        return httpx.get(url, timeout=_ANSWER_S).status_code == 200
+        return HTTP.get(url, timeout=_ANSWER_S).status_code == 200
     except httpx.TransportError:
         return False
