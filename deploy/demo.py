@@ -1,7 +1,8 @@
 """The demo of `toolledger up --demo`: a project with a key, the recorded tool calls, and a light live stream.
 
 `python -m deploy.demo DATA` prepares it once the stack runs. Safe to repeat: the key stays the same, and the recorded calls
-carry their own ids and times, so that sent again they count nothing twice.
+carry their own ids, so that sent again they count nothing twice. Their times are moved by whole days, so that the last of them
+was made in the day before the demo's first start: whenever that is, the ranges people look at first have something to show.
 """
 
 import asyncio
@@ -17,9 +18,12 @@ from deploy.embedded.stack_file import DEMO_KEY, demo_key, write_private
 from deploy.simulator import Simulator
 from ingest.contract.access import hash_key, new_key
 from ingest.contract.errors import ConfigurationError, LedgerError
+from query_api.usage.grains import DAY_MS
 
 PROJECT: Final = "demo"
 RECORDED: Final = Path(__file__).parents[1] / "tests" / "data" / "airline_tool_calls.ndjson"
+# Days that the recorded calls of this data folder were moved by.
+_MOVED: Final = "demo_days"
 # A new key reaches the services within a second; Kafka may just be electing.
 _PATIENCE_S: Final = 20.0
 _PAUSE_S: Final = 0.1
@@ -31,7 +35,7 @@ def main() -> int:
     data = Path(sys.argv[1])
     try:
         key = asyncio.run(ensure_key(os.environ["TOOLLEDGER_KAFKA"], data))
-        import_recorded(Api(os.environ["TOOLLEDGER_URL"], key))
+        import_recorded(Api(os.environ["TOOLLEDGER_URL"], key), data)
     except LedgerError as error:
         sys.stderr.write(f"toolledger: {error}\n")
         return 2
@@ -58,7 +62,7 @@ async def ensure_key(kafka: str, data: Path) -> str:
     return plain
 
 
-def import_recorded(api: Api, path: Path = RECORDED) -> int:
+def import_recorded(api: Api, data: Path, path: Path = RECORDED) -> int:
     """Send the recorded tool calls and return how many were accepted; 0 where the file is not there.
 
     Raises:
@@ -67,8 +71,10 @@ def import_recorded(api: Api, path: Path = RECORDED) -> int:
     if not path.is_file():
         _say("imported nothing: the recorded tool calls come with a checkout (tests/data), not with the package")
         return 0
-    body = path.read_bytes()
-    _say(f"importing {body.count(10)} recorded tool calls; those known already count once")
+    calls = [json.loads(line) for line in path.read_bytes().splitlines()]
+    days = _days_to_move(data, last_ms=max(call["timestamp"] for call in calls))
+    body = b"\n".join(json.dumps({**call, "timestamp": call["timestamp"] + days * DAY_MS}).encode() for call in calls)
+    _say(f"importing {len(calls)} recorded tool calls; those known already count once")
     deadline = time.monotonic() + _PATIENCE_S
     while True:
         answer = api.send("POST", "/v1/events", body, {"content-type": "application/x-ndjson"})
@@ -82,6 +88,17 @@ def import_recorded(api: Api, path: Path = RECORDED) -> int:
         if not _may_pass(answer) or time.monotonic() > deadline:
             raise fault(answer)
         time.sleep(_PAUSE_S)
+
+
+def _days_to_move(data: Path, *, last_ms: int) -> int:
+    """Return by how many days the recorded calls are moved: decided at the demo's first start, and kept in its data folder."""
+    kept = data / _MOVED
+    try:
+        return int(kept.read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValueError):
+        days = (time.time_ns() // 1_000_000 - last_ms) // DAY_MS
+        write_private(kept, f"{days}\n")
+        return days
 
 
 def stream(url: str, key: str, *, rate: float, seed: int | None = None, events: int | None = None) -> int:
