@@ -85,8 +85,11 @@ class RunConsumer(stock.Consumer):  # type: ignore[misc]
 
     def ready(self) -> bool:
         """Tell whether every assigned partition has been opened."""
+        if not self._turn:
+            # Before the first rebalance there may be no consumer yet that could be asked.
+            return False
         assigned = {tp for tp in self.assignment() if tp.topic == self.topic}
-        return bool(self._turn) and assigned <= self._next.keys()
+        return assigned <= self._next.keys()
 
     # Positions: the ledger's, not the group's.
 
