@@ -1,7 +1,7 @@
 """`ExportTraceServiceRequest` in JSON: its spans, one by one.
 
 Source: https://opentelemetry.io/docs/specs/otlp/#json-protobuf-encoding: ids are hex, 64-bit numbers are texts or numbers,
-unknown members are ignored.
+unknown members are ignored. A null is the same as nothing (https://protobuf.dev/programming-guides/json/).
 """
 
 import base64
@@ -45,7 +45,7 @@ class _Array(msgspec.Struct, frozen=True):
 
 
 class _Pair(msgspec.Struct, frozen=True):
-    key: str = ""
+    key: str | None = None
     value: _Value | None = None
 
 
@@ -54,7 +54,7 @@ class _Pairs(msgspec.Struct, frozen=True):
 
 
 class _Event(msgspec.Struct, frozen=True):
-    name: str = ""
+    name: str | None = None
     attributes: list[_Pair] | None = None
 
 
@@ -168,7 +168,7 @@ def _span(raw: msgspec.Raw, origin: Origin) -> Span:
         start_ns=_number(given.start_time_unix_nano),
         end_ns=_number(given.end_time_unix_nano),
         attributes=_attributes(given.attributes),
-        events=[SpanEvent(name=event.name, attributes=_attributes(event.attributes)) for event in given.events or ()],
+        events=[SpanEvent(name=event.name or "", attributes=_attributes(event.attributes)) for event in given.events or ()],
         status=_named(status.code, _STATUS),
         status_message=status.message or "",
         origin=origin,
@@ -176,7 +176,7 @@ def _span(raw: msgspec.Raw, origin: Origin) -> Span:
 
 
 def _attributes(pairs: list[_Pair] | None, depth: int = 0) -> Attributes:
-    return {pair.key: None if pair.value is None else _value(pair.value, depth + 1) for pair in pairs or ()}
+    return {pair.key or "": None if pair.value is None else _value(pair.value, depth + 1) for pair in pairs or ()}
 
 
 def _value(given: _Value, depth: int) -> Any:

@@ -165,6 +165,36 @@ def test_half_a_surrogate_pair_takes_no_span_with_it():
     assert json.loads(found.events[0])["metadata"]["otel"]["span_name"].endswith("\ufffd")
 
 
+def members_of(value, path=()):
+    """Give the path of every member of an object, however deep."""
+    for name, inner in value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ():
+        if isinstance(value, dict):
+            yield (*path, name)
+        yield from members_of(inner, (*path, name))
+
+
+def test_a_null_says_the_same_as_nothing():
+    """As everywhere in protobuf's JSON, for every member that a request may have."""
+    plain = json_of(spans_of(GENAI_FAILED, OTHERS[0]))
+    outcomes = set()
+    for path in members_of(json.loads(plain)):
+        told = []
+        for leave_out in (True, False):
+            request = json.loads(plain)
+            holder = request
+            for step in path[:-1]:
+                holder = holder[step]
+            if leave_out:
+                del holder[path[-1]]
+            else:
+                holder[path[-1]] = None
+            found = take_apart(json.dumps(request).encode(), "json", events_max=10)
+            told.append((found.events, [broken.message for broken in found.broken], found.ignored))
+        assert told[0] == told[1], path
+        outcomes.add((len(told[0][0]), len(told[0][1])))
+    assert outcomes >= {(1, 0), (0, 1), (0, 0)}
+
+
 def test_content_types_are_those_of_otlp():
     """With parameters, in any case; nothing else."""
     assert encoding_of("application/x-protobuf") == "protobuf"
