@@ -34,11 +34,12 @@ def progress(
         end_offset: where the log ended, asked after `asked_ms`; what open transactions hold is below it.
         asked_ms: this clock just before the end was asked for.
         newest_record_ms: acceptance time of the newest proved record.
-        former_ms: what was said last; freshness never goes back while a partition has one owner.
+        former_ms: what was said last; freshness never goes back while a partition has one owner, unless its clock is set back:
+            nothing is complete until a time that has not come.
         skew_ms: how far this clock may be ahead of a broker's, and one broker's ahead of the next one's.
         held_ms: what strays hold it at, None where there are none.
     """
     reached = (asked_ms if next_offset >= end_offset else newest_record_ms) - skew_ms
     if held_ms is not None:
         reached = min(reached, held_ms)
-    return Progress(next_offset=next_offset, end_offset=end_offset, complete_until_ms=max(reached, former_ms, 0))
+    return Progress(next_offset=next_offset, end_offset=end_offset, complete_until_ms=max(reached, min(former_ms, asked_ms), 0))
