@@ -256,18 +256,21 @@ def test_after_partitions_were_added(site: Site) -> None:
     site.pipeline.send(known)
     assert site.counted()["accepted"] == 300
 
-    async def grow() -> None:
+    async def six(*, make: bool) -> bool:
+        """Tell whether the broker tells of six, which may be a moment after they were made."""
         admin = AIOKafkaAdminClient(bootstrap_servers=site.pipeline.kafka.address)
         await admin.start()
         try:
-            await admin.create_partitions({TOOL_EXECUTIONS: NewPartitions(total_count=6)})
-            await site.send_records(
-                [(raw, home(event_id, partitions), None) for event_id, raw in [*known, *fresh] for partitions in (4, 6)]
-            )
+            if make:
+                await admin.create_partitions({TOOL_EXECUTIONS: NewPartitions(total_count=6)})
+            (topic,) = await admin.describe_topics([TOOL_EXECUTIONS])
+            return len(topic["partitions"]) == 6
         finally:
             await admin.close()
 
-    asyncio.run(grow())
+    asyncio.run(six(make=True))
+    eventually("producers are told of six", lambda: asyncio.run(six(make=False)))
+    site.send([(raw, home(event_id, partitions), None) for event_id, raw in [*known, *fresh] for partitions in (4, 6)])
     site.pipeline.partitions = 6
     opened = [b'"partition": 4,', b'"partition": 5,']
 

@@ -1,6 +1,7 @@
 """The last outcome of `toolledger verify`, as the command leaves it and as each project may see it."""
 
 import dataclasses
+import time
 from datetime import UTC, datetime
 
 import pytest
@@ -14,7 +15,8 @@ from tests.support.query_service import KEY_A, KEY_B, KEY_ORG, query_service
 
 pytestmark = [pytest.mark.real, pytest.mark.asyncio(loop_scope="module")]
 
-T = 1_793_500_000_000
+# A whole second of a day ago: outcomes are kept for 400 days.
+T = (int(time.time()) - 86_400) * 1000
 COUNTS = {
     "events": 10,
     "accepted": 6,
