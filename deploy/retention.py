@@ -21,6 +21,7 @@ from typing import Any, Final
 
 from clickhouse_connect.driver.client import Client
 
+from deploy.clocks import clickhouse_ahead
 from deploy.mutations import await_mutations
 from ingest.contract import store
 from ingest.contract.access import ProjectRules
@@ -45,6 +46,8 @@ LOGS: Final = "logs"
 PAYLOADS: Final = "payloads"
 # Longer than any service takes to hear what the control topic says.
 GRACE_MS: Final = 60_000
+# This clock tells what goes, and from when on it is refused; further than this from ClickHouse's, one of the two is wrong.
+_CLOCK_MS_MAX: Final = GRACE_MS / 2
 # How long workers may take to prove what came before the announcement, beside the grace.
 _PATIENCE_S: Final = 600.0
 _ASK_S: Final = 0.5
@@ -106,11 +109,12 @@ def carry_out(
     Raises:
         BrokerUnavailable: Kafka does not answer.
         StoreUnavailable: ClickHouse does not, or workers do not prove what was accepted; or logs and usage of what is to be
-            taken away differ, which `verify` explains.
+            taken away differ, which `verify` explains; or this clock and its differ, and one of them would take too much.
     """
     rules = sorted(asyncio.run(read_access(kafka)).rules.values(), key=lambda one: one.project_id)
     now_ms = time.time_ns() // 1_000_000
     with store.told(clickhouse), contextlib.closing(store.client(clickhouse)) as client:
+        _require_one_time(client)
         run = _Run(client, waits)
         if not dry_run:
             yield from run.finish_open()
@@ -281,6 +285,17 @@ class _Run:
 
     def _one(self, query: str, project_id: str, until_ms: int, since_ms: int = 0) -> Any:
         return self._client.query(query, _values(project_id, until_ms) | {"since": since_ms}).result_rows[0][0]
+
+
+def _require_one_time(client: Client) -> None:
+    """Raise where one of two clocks must be wrong: what a clock that is ahead takes away does not come back."""
+    ahead = clickhouse_ahead(client)
+    if abs(ahead.ms) - ahead.doubt_ms > _CLOCK_MS_MAX:
+        way = "ahead of" if ahead.ms > 0 else "behind"
+        raise StoreUnavailable(
+            f"nothing was taken away: ClickHouse's clock is {abs(ahead.ms) / 1000:,.0f} s {way} this machine's, and days are"
+            " counted by them; set both by NTP"
+        )
 
 
 def day(at_ms: int) -> str:

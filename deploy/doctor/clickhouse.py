@@ -10,6 +10,7 @@ from clickhouse_connect.driver.client import Client
 from clickhouse_connect.driver.exceptions import ClickHouseError
 
 from deploy import migrate
+from deploy.clocks import clickhouse_ahead
 from deploy.doctor.finding import Finding, away, failed, ok, warning
 from deploy.doctor.machine import disk
 from ingest.contract import store
@@ -197,10 +198,7 @@ def _applied(client: Client) -> int:
 
 
 def _clock(client: Client) -> list[Finding]:
-    asked_ns = time.time_ns()
-    answered_ms = int(client.query("SELECT toUnixTimestamp64Milli(now64(3))").result_rows[0][0])
-    took_ms = (time.time_ns() - asked_ns) / 1e6
-    return [clock(answered_ms - (asked_ns / 1e6 + took_ms / 2), took_ms / 2)]
+    return [clock(*clickhouse_ahead(client))]
 
 
 def _disks(client: Client) -> list[Finding]:

@@ -260,6 +260,24 @@ def test_nothing_goes_while_nobody_proves_what_was_accepted(pipeline: Pipeline, 
     assert found.rows == _kept(events + more)
 
 
+@pytest.mark.parametrize("days", [-2, 2])
+def test_nothing_goes_by_a_clock_that_cannot_be_right(pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch, days: int) -> None:
+    """A machine that runs it two days away from ClickHouse is told so: what goes does not come back."""
+    name, events = f"clock{days}", make(f"k{days}", 10, days=2)
+    send(pipeline, name, [event for event in events if event["timestamp"] >= until(DAYS)])
+    rule(pipeline, name, retention_days=1)
+    assert pipeline.settled().proved
+    kept = logs(pipeline, name)
+    right_ns = time.time_ns
+    with monkeypatch.context() as patch:
+        patch.setattr("time.time_ns", lambda: right_ns() + days * DAY_MS * 1_000_000)
+        for dry_run in (True, False):
+            with pytest.raises(StoreUnavailable, match=r"clock is .* this machine's"):
+                carried_out(pipeline, dry_run=dry_run)
+    assert logs(pipeline, name) == kept
+    rule(pipeline, name, retention_days=None)
+
+
 def test_a_worker_that_looks_at_the_whole_ledger_finds_that_it_agrees(pipeline: Pipeline) -> None:
     """What a worker asks before it writes holes again: sums and receipts agree, with what retention took."""
     events = make("e", 80)
