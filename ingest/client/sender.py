@@ -28,7 +28,8 @@ _LOOK_S: Final = 30.0
 # An answer takes a few milliseconds; one that takes so long leaves too much to a kill.
 _SLOW_S: Final = 1.0
 _MEMORY_BATCHES_PER_DISK: Final = 4
-# What the server refuses to take from us for a day, nobody will mend.
+# What is on disk for that long, and the server has refused all the while that it was asked, nobody will mend. Age alone says
+# nothing: after a weekend without a network, the first answer may come from a proxy, or from a server that is starting.
 _REFUSED_S_MAX: Final = 86_400.0
 # Of a closing client: a server that cannot be reached twice in a row is not waited for.
 _TRIES_AT_CLOSE: Final = 2
@@ -63,6 +64,8 @@ class Sender:
         self._not_before_s = 0.0
         self._failures = 0
         self._unwelcome = False
+        # Since when nothing but refusals came.
+        self._unwelcome_since_s: float | None = None
         self._stopping = False
         self.accepted = self.rejected = self.spooled = self.recovered = 0
         self.dropped: Counter[DropReason] = Counter()
@@ -246,7 +249,7 @@ class Sender:
             segment.frames.extend(pack(b"".join(half), len(half)) for half in (lines[middle:], lines[:middle]))
         elif isinstance(outcome, TryAgain):
             self._put_off(outcome)
-            if outcome.unwelcome and time.time() - segment.modified_s > _REFUSED_S_MAX:
+            if min(self._refused_for_s(), time.time() - segment.modified_s) > _REFUSED_S_MAX:
                 events = sum(each.events for each in segment.frames)
                 self._segment = None
                 segment.remove()
@@ -297,7 +300,7 @@ class Sender:
     # What becomes of a batch.
 
     def _answered(self, outcome: Delivered | TooLarge, events: int) -> Delivered:
-        self._failures, self._unwelcome = 0, False
+        self._failures, self._unwelcome, self._unwelcome_since_s = 0, False, None
         found = (
             outcome if isinstance(outcome, Delivered) else Delivered(accepted=0, rejected=events, codes={"too_large": events})
         )
@@ -311,6 +314,10 @@ class Sender:
         with self.changed:
             self._failures += 1
             self._unwelcome = why.unwelcome
+            if not why.unwelcome:
+                self._unwelcome_since_s = None
+            elif self._unwelcome_since_s is None:
+                self._unwelcome_since_s = time.monotonic()
             most_s = _UNWELCOME_S if why.unwelcome else _BACKOFF_S_MAX
             wait_s = backoff_s(self._failures, most_s=most_s)
             if why.retry_after_s is not None:
@@ -323,6 +330,9 @@ class Sender:
 
     def _has_to_wait(self) -> bool:
         return self._failures > 0 and time.monotonic() < self._not_before_s
+
+    def _refused_for_s(self) -> float:
+        return time.monotonic() - self._unwelcome_since_s if self._unwelcome_since_s is not None else 0.0
 
     def _is_slow(self) -> bool:
         return self._sending is not None and time.monotonic() - self._sending_since_s > _SLOW_S

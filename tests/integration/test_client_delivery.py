@@ -253,18 +253,47 @@ def test_a_key_that_is_not_known_yet_loses_nothing(
     assert sorted(server.ids) == sorted(ids)
 
 
-def test_what_a_server_refused_for_a_day_is_dropped_and_counted(server: Answering, make: Make, tmp_path: Path) -> None:
-    """Nothing is tried for ever."""
+def left_behind(tmp_path: Path) -> Path:
+    """A call that a process of years ago put to disk."""
     folder = tmp_path / "spool"
     folder.mkdir()
     old = folder / "0000000000001-1-aa.ndjson.gz"
     old.write_bytes(pack(b'{"id":"old"}', 1).body)
     os.utime(old, (1, 1))
+    return old
+
+
+def test_what_a_server_refuses_for_a_day_is_dropped_and_counted(
+    server: Answering, make: Make, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Nothing is tried for ever, but for all of that time."""
+    old = left_behind(tmp_path)
+    monkeypatch.setattr(sending, "_UNWELCOME_S", 0.1)
+    monkeypatch.setattr(sending, "_REFUSED_S_MAX", 1.0)
     server.script = lambda _: Says(status=401, body=b"no")
+    began = time.monotonic()
     ledger = make(server)
     call(ledger)
     eventually("it was given up", lambda: ledger.counts().dropped_by_reason.get("refused_for_too_long") == 1)
+    assert time.monotonic() - began > 1.0
+    assert len(server.requests) > 2
     assert not old.exists()
+
+
+def test_an_old_call_is_not_dropped_for_refusals_of_a_moment(
+    server: Answering, make: Make, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """After a weekend without a network a proxy answers first, or a server that does not know its keys yet; again and again."""
+    left_behind(tmp_path)
+    monkeypatch.setattr(sending, "_UNWELCOME_S", 0.1)
+    monkeypatch.setattr(sending, "_BACKOFF_S_MAX", 0.1)
+    monkeypatch.setattr(sending, "_REFUSED_S_MAX", 1.0)
+    settled_s = time.monotonic() + 3
+    server.script = lambda _: Says(status=202 if time.monotonic() > settled_s else (401, 503)[len(server.requests) % 2])
+    ledger = make(server)
+    ids = call(ledger)
+    eventually("both were taken", lambda: sorted(server.ids) == sorted(["old", *ids]))
+    assert ledger.counts().dropped == 0
 
 
 def test_calls_survive_the_process_and_are_sent_by_the_next(server: Answering, make: Make, tmp_path: Path) -> None:
