@@ -63,8 +63,7 @@ class Sender:
         self._from_memory = 0
         self._not_before_s = 0.0
         self._failures = 0
-        self._unwelcome = False
-        # Since when nothing but refusals came.
+        # Since when nothing but refusals came, None where the last answer was none.
         self._unwelcome_since_s: float | None = None
         self._stopping = False
         self.accepted = self.rejected = self.spooled = self.recovered = 0
@@ -109,7 +108,7 @@ class Sender:
         with self.changed:
             return (
                 self._not_before_s > deadline_s
-                or self._unwelcome
+                or self._unwelcome_since_s is not None
                 or (self._exchange.unreachable and self._failures >= _TRIES_AT_CLOSE)
             )
 
@@ -300,7 +299,7 @@ class Sender:
     # What becomes of a batch.
 
     def _answered(self, outcome: Delivered | TooLarge, events: int) -> Delivered:
-        self._failures, self._unwelcome, self._unwelcome_since_s = 0, False, None
+        self._failures, self._unwelcome_since_s = 0, None
         found = (
             outcome if isinstance(outcome, Delivered) else Delivered(accepted=0, rejected=events, codes={"too_large": events})
         )
@@ -313,7 +312,6 @@ class Sender:
     def _put_off(self, why: TryAgain) -> None:
         with self.changed:
             self._failures += 1
-            self._unwelcome = why.unwelcome
             if not why.unwelcome:
                 self._unwelcome_since_s = None
             elif self._unwelcome_since_s is None:

@@ -274,7 +274,8 @@ def test_what_a_server_refuses_for_a_day_is_dropped_and_counted(
     began = time.monotonic()
     ledger = make(server)
     call(ledger)
-    eventually("it was given up", lambda: ledger.counts().dropped_by_reason.get("refused_for_too_long") == 1)
+    # The client's own call is as old as that soon after.
+    eventually("it was given up", lambda: ledger.counts().dropped_by_reason.get("refused_for_too_long", 0) >= 1)
     assert time.monotonic() - began > 1.0
     assert len(server.requests) > 2
     assert not old.exists()
