@@ -19,7 +19,7 @@ from typing import Final, NoReturn
 
 from deploy.embedded import kafka_jars, kafka_jvm, kafka_warm
 from deploy.embedded.kafka_config import Broker, properties
-from deploy.embedded.process import FolderLock, accepts, ensure_folder, free_port, require_free_port
+from deploy.embedded.process import FolderLock, accepts, ensure_folder, free_port, listens, require_free_port
 from ingest.contract.errors import BrokerUnavailable, ConfigurationError
 
 # Recovery of a long log after SIGKILL reads it back; a machine under load needs a multiple of the usual 2 s.
@@ -58,7 +58,8 @@ def run(broker: Broker, *, say: kafka_jars.Say) -> int:
         (data / "logs").mkdir(exist_ok=True)
         shutil.rmtree(broker.folder / "tmp", ignore_errors=True)
         settings = broker.folder / "server.properties"
-        settings.write_text(properties(broker, controller_port=broker.controller_port or free_port()), encoding="utf-8")
+        controller_port = broker.controller_port or _beside(broker.port)
+        settings.write_text(properties(broker, controller_port=controller_port), encoding="utf-8")
         if not (broker.folder / "log" / "meta.properties").is_file():
             say("preparing a new Kafka folder")
             _format(broker, class_path, settings)
@@ -68,6 +69,19 @@ def run(broker: Broker, *, say: kafka_jars.Say) -> int:
             lock.release()
     except _Stopped:
         return 0
+
+
+def _beside(port: int) -> int:
+    """Return a port for the controller: the next one, as Kafka's own examples have it.
+
+    What the system calls free is of the range from which it gives outgoing connections their ports; one of these could have it
+    by the time that the JVM listens.
+    """
+    try:
+        require_free_port("127.0.0.1", port + 1)
+    except (ConfigurationError, OverflowError):
+        return free_port()
+    return port + 1
 
 
 def _stop(_number: int, _frame: FrameType | None) -> NoReturn:
@@ -129,7 +143,7 @@ def _serve(broker: Broker, class_path: tuple[Path, ...], settings: Path, say: ka
             ],
         )
         try:
-            while jvm.poll() is None and not accepts(broker.host, broker.port):
+            while jvm.poll() is None and not (accepts(broker.host, broker.port) and listens(jvm.pid, broker.port)):
                 if time.monotonic() - started > _START_TIMEOUT_S:
                     raise ConfigurationError(f"Kafka did not start within {_START_TIMEOUT_S} s: see {broker.log_file}")
                 time.sleep(_POLL_S)

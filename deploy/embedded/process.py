@@ -162,6 +162,22 @@ def accepts(host: str, port: int, *, timeout_s: float = 0.5) -> bool:
         return False
 
 
+def listens(pid: int, port: int) -> bool:
+    """Tell whether a process, or one that it started, listens at a port: whoever answers there may be another program."""
+    import psutil
+
+    try:
+        process = psutil.Process(pid)
+        return any(
+            each.status == psutil.CONN_LISTEN and each.laddr.port == port
+            for one in (process, *process.children(recursive=True))
+            for each in one.net_connections("tcp")
+        )
+    except psutil.Error:
+        # It has just ended, or one of its children has.
+        return False
+
+
 def cache_folder() -> Path:
     """Return where downloads are kept, apart from any data folder: TOOLLEDGER_CACHE, else XDG's cache folder of the user."""
     chosen = os.environ.get("TOOLLEDGER_CACHE")

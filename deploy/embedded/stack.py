@@ -253,7 +253,8 @@ class _Stack:
         # The demo's own key, whatever key the person who started us has in the environment.
         environment["TOOLLEDGER_API_KEY"] = stack_file.demo_key(self._data) or ""
         arguments = ("simulate", "--data", str(self._data))
-        await self._start([Part(name="demo", arguments=arguments, environment=environment, port=self._port, stop_s=5)])
+        part = Part(name="demo", arguments=arguments, environment=environment, port=self._port, listens=False, stop_s=5)
+        await self._start([part])
 
     async def _bring_down(self) -> None:
         if self._running:

@@ -31,6 +31,7 @@ class Part:
         environment: settings for it, beside ours.
         host: where it listens.
         port: where it listens.
+        listens: whether it does so itself; else the port is that of another part, which it waits for.
         ready_path: HTTP path that answers 200 once it would work; None: accepting connections is enough.
         stop_s: how long a clean stop may take.
     """
@@ -40,6 +41,7 @@ class Part:
     environment: Mapping[str, str] = field(default_factory=dict)
     host: str = "127.0.0.1"
     port: int
+    listens: bool = True
     ready_path: str | None = "/readyz"
     stop_s: float = 20
 

@@ -16,8 +16,8 @@ from io import FileIO
 from pathlib import Path
 from typing import Final
 
-from deploy.embedded.process import die_with_parent, folder_fault
-from deploy.embedded.stack_parts import SERVERS, Part
+from deploy.embedded.process import accepts, die_with_parent, folder_fault, listens
+from deploy.embedded.stack_parts import SERVERS, Part, reachable
 from ingest.contract.errors import ConfigurationError, LedgerError
 
 LOG_BYTES_MAX: Final = 10 * 1024 * 1024
@@ -170,6 +170,11 @@ class PartProcess:
             backoff_s = min(2 * backoff_s, _BACKOFF_S_MAX)
 
     def _fault(self, code: int) -> LedgerError:
+        if self.part.listens and accepts(reachable(self.part.host).strip("[]"), self.part.port):
+            return ConfigurationError(
+                f"{self.part.name}: another program took port {self.part.port} during the start: start again, with another"
+                " --port if it is the public one"
+            )
         # The part said it in one line, with its own name in front; ours is added by who prints it.
         line = self._last_line.removeprefix("toolledger: ").removeprefix(f"toolledger {self.part.kind}: ")
         if code == _USAGE and line:
@@ -192,7 +197,7 @@ class PartProcess:
         )
         self.starts += 1
         self._last_line = ""
-        watcher = asyncio.create_task(self._watch_ready())
+        watcher = asyncio.create_task(self._watch_ready(process.pid))
         try:
             await self._read_output(process)
             return await process.wait()
@@ -200,13 +205,17 @@ class PartProcess:
             watcher.cancel()
             self.ready.clear()
 
-    async def _watch_ready(self) -> None:
-        while not await answers(self.part):  # noqa: ASYNC110 - only asking tells
+    async def _watch_ready(self, pid: int) -> None:
+        # Another program may have taken the port since it was chosen, and answer there: another stack's part even.
+        while not (await answers(self.part) and await self._is_its_own(pid)):  # noqa: ASYNC110 - only asking tells
             await asyncio.sleep(_POLL_S)
         if self.starts > 1:
             self._say(f"{self.part.name} is ready again")
         self._was_ready = True
         self.ready.set()
+
+    async def _is_its_own(self, pid: int) -> bool:
+        return not self.part.listens or await asyncio.to_thread(listens, pid, self.part.port)
 
     async def _read_output(self, process: Process) -> None:
         assert process.stdout is not None

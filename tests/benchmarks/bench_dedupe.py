@@ -25,8 +25,8 @@ from typing import Any, Final
 import psutil
 
 from tests.benchmarks.bench_worker import events
-from tests.support.ingest_service import free_port
 from tests.support.pipeline import Pipeline, eventually
+from tests.support.ports import free_port
 
 _ROOT: Final = Path(__file__).parents[2]
 _PARTITIONS: Final = 8

@@ -25,7 +25,8 @@ from deploy.topics import apply
 from ingest.contract.topics import topics
 from ingest.http.upstream import Connection
 from ingest.keys import create_key
-from tests.support.ingest_service import IngestService, eventually, free_port
+from tests.support.ingest_service import IngestService, eventually
+from tests.support.ports import free_port
 
 _HOST: Final = "127.0.0.1"
 _PATH: Final = b"/api/v3.1/tools/execute/GMAIL_SEND_EMAIL"

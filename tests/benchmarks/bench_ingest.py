@@ -12,7 +12,6 @@ import json
 import logging
 import os
 import platform
-import socket
 import statistics
 import subprocess
 import sys
@@ -29,6 +28,7 @@ import zstandard
 from deploy.topics import apply
 from ingest.contract.topics import topics
 from ingest.keys import create_key
+from tests.support.ports import free_port
 
 _HOST: Final = "127.0.0.1"
 _EVENT_BYTES: Final = 800
@@ -203,13 +203,6 @@ async def ready(port: int, deadline_s: float = 30) -> None:
             except OSError as error:
                 logging.debug("not listening yet: %r", error)
             await asyncio.sleep(0.05)
-
-
-def free_port() -> int:
-    """Return a port that was free a moment ago."""
-    with socket.socket() as probe:
-        probe.bind((_HOST, 0))
-        return int(probe.getsockname()[1])
 
 
 def row(load: Load, measured: Measured) -> str:

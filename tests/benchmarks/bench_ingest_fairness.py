@@ -24,7 +24,8 @@ import psutil
 from deploy.topics import apply
 from ingest.contract.topics import topics
 from ingest.keys import create_key
-from tests.benchmarks.bench_ingest import Connection, Load, free_port, ready, request
+from tests.benchmarks.bench_ingest import Connection, Load, ready, request
+from tests.support.ports import free_port
 
 _HOST: Final = "127.0.0.1"
 _PAUSE_S: Final = 0.01

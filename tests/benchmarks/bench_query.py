@@ -28,8 +28,8 @@ from tests.benchmarks.live_events import arriving
 from tests.benchmarks.query_questions import PROJECT, QUESTIONS, Asker, Question, raw_sql, sample
 from tests.benchmarks.seed_executions import PROJECTS, seed
 from tests.benchmarks.seeded_stack import seeded_stack
-from tests.support.ingest_service import HOST
 from tests.support.pipeline import Pipeline, Process
+from tests.support.ports import HOST
 
 _BUDGET: Final = {"TOOLLEDGER_DEDUPE_BYTES": str(200 * 1024 * 1024), "TOOLLEDGER_LOG_JSON": "1"}
 _CONNECTIONS_MAX: Final = 128

@@ -10,8 +10,8 @@ from urllib.request import urlopen
 
 from ingest.keys import create_key
 from tests.benchmarks.seed_executions import PARTITIONS
-from tests.support.ingest_service import HOST, free_port
 from tests.support.pipeline import Pipeline, Process, eventually
+from tests.support.ports import HOST, free_port
 
 ORG = "bench"
 

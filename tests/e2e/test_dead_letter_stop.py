@@ -15,9 +15,9 @@ from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 
 from ingest.contract.topics import DEAD_LETTERS, LETTER_BYTES_MAX, RECORD_BYTES_MAX, TOOL_EXECUTIONS
 from tests.e2e.test_ledger_crashes import recorded
-from tests.support.ingest_service import free_port
 from tests.support.pipeline import Pipeline, eventually
 from tests.support.plain_http import HTTP
+from tests.support.ports import free_port
 
 pytestmark = pytest.mark.real
 

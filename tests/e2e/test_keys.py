@@ -20,8 +20,9 @@ from deploy.topics import apply
 from ingest.contract.topics import topics
 from tests.support import rows
 from tests.support.faulty_clickhouse import PASS, Fault, FaultyClickHouse
-from tests.support.ingest_service import IngestService, free_port
+from tests.support.ingest_service import IngestService
 from tests.support.plain_http import HTTP
+from tests.support.ports import free_port
 from tests.support.process import Process, eventually
 
 pytestmark = pytest.mark.real

@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 
 from tests.support import official_clients
-from tests.support.ingest_service import free_port
 from tests.support.mcp import Ledger, Proxied
+from tests.support.ports import free_port
 from tests.support.stack import ROOT, Stack
 
 pytestmark = [pytest.mark.real, pytest.mark.timeout(600)]

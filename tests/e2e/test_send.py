@@ -17,9 +17,9 @@ import pytest
 import zstandard
 
 from ingest.keys import create_key
-from tests.support.ingest_service import HOST, free_port
 from tests.support.pipeline import Pipeline, Process, eventually
 from tests.support.plain_http import HTTP
+from tests.support.ports import HOST, free_port
 
 pytestmark = pytest.mark.real
 

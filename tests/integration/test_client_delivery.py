@@ -23,7 +23,7 @@ from ingest.client import sender as sending
 from ingest.client import spool as spooling
 from ingest.client.frames import pack
 from tests.support.answering import Answering, Says
-from tests.support.ingest_service import free_port
+from tests.support.ports import free_port
 from tests.support.process import eventually
 
 # Longer than any test is to take: what must not wait for it would be seen to.

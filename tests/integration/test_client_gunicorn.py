@@ -12,8 +12,8 @@ import httpx
 import pytest
 
 from tests.support.answering import Answering
-from tests.support.ingest_service import HOST, free_port
 from tests.support.plain_http import HTTP
+from tests.support.ports import HOST, free_port
 from tests.support.process import eventually
 
 ROOT: Final = Path(__file__).parents[2]

@@ -14,9 +14,10 @@ from deploy.topics import apply
 from ingest.contract.topics import topics
 from ingest.keys import create_key
 from tests.support.gateway_site import Recorded
-from tests.support.ingest_service import HOST, IngestService, ends, eventually, free_port
+from tests.support.ingest_service import IngestService, ends, eventually
 from tests.support.own_kafka import OwnKafka
 from tests.support.plain_http import HTTP
+from tests.support.ports import HOST, free_port
 from tests.support.tool_upstream import Request, ToolUpstream, answer, tool_upstream
 
 pytestmark = pytest.mark.real

@@ -12,7 +12,8 @@ import pytest
 from aiohttp import web
 from yarl import URL
 
-from tests.support.ingest_service import HOST, IngestService, free_port
+from tests.support.ingest_service import IngestService
+from tests.support.ports import HOST, free_port
 
 pytestmark = pytest.mark.real
 

@@ -10,7 +10,8 @@ from ingest.contract.control import ControlFollower
 from ingest.contract.errors import BrokerUnavailable, ConfigurationError
 from ingest.contract.topics import topics
 from ingest.keys import announce_purges, create_key, list_keys, read_access, revoke_key, set_rules
-from tests.support.ingest_service import HOST, eventually, free_port
+from tests.support.ingest_service import eventually
+from tests.support.ports import HOST, free_port
 
 pytestmark = pytest.mark.real
 

@@ -15,9 +15,10 @@ from aiokafka.admin import AIOKafkaAdminClient, NewPartitions
 from deploy.topics import apply
 from ingest.contract.topics import TOOL_EXECUTIONS, topics
 from ingest.keys import create_key
-from tests.support.ingest_service import HOST, IngestService, ends, eventually, free_port, records_since
+from tests.support.ingest_service import IngestService, ends, eventually, records_since
 from tests.support.own_kafka import OwnKafka
 from tests.support.plain_http import HTTP
+from tests.support.ports import HOST, free_port
 
 pytestmark = pytest.mark.real
 

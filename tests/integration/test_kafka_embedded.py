@@ -11,9 +11,9 @@ import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 
 from deploy import topics as topic_admin
-from deploy.embedded.process import free_port
 from ingest.contract.topics import Topic
 from tests.support.parts import await_line, popen
+from tests.support.ports import free_port
 
 pytestmark = pytest.mark.real
 TOPIC = Topic(name="kept", partitions=1)

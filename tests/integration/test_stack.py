@@ -16,9 +16,9 @@ import pytest
 from deploy.api import Api
 from deploy.demo import RECORDED
 from deploy.embedded import stack_file
-from deploy.embedded.process import free_port
 from tests.support.parts import await_line, popen
 from tests.support.pipeline import eventually
+from tests.support.ports import free_port
 from tests.support.stack import Up
 
 pytestmark = [pytest.mark.real, pytest.mark.timeout(600)]

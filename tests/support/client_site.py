@@ -12,8 +12,8 @@ import httpx
 
 from ingest.keys import create_key
 from tests.support.client_api import Api, Event
-from tests.support.ingest_service import free_port
 from tests.support.official_clients import Client
+from tests.support.ports import free_port
 from tests.support.process import Process, eventually
 from tests.support.stack import Stack
 
@@ -38,7 +38,7 @@ class Site:
         self._make_key("acme", org_id="acme")
         for project, events in projects.items():
             key = self._make_key(project, project_id=project, org_id="acme")
-            eventually("the key is in force", lambda key=key: self.stack.get("/v1/freshness", key=key).status_code == 200)
+            self.stack.await_key(key)
             lines = b"\n".join(json.dumps(event).encode() for event in events)
             answer = self.stack.post("/v1/events", lines, key=key, **{"content-type": "application/x-ndjson"})
             assert answer.json()["accepted"] == len(events), answer.text

@@ -16,7 +16,7 @@ from typing import Any, Final, Literal
 from urllib.parse import parse_qs, urlsplit
 
 from deploy.embedded.clickhouse.errors import ClickHouseError
-from tests.support.ingest_service import HOST, free_port
+from tests.support.ports import HOST, free_port
 
 How = Literal[
     "pass",  # nothing is wrong

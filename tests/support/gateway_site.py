@@ -13,7 +13,8 @@ import httpx
 from deploy.topics import apply
 from ingest.contract.topics import topics
 from ingest.keys import create_key, revoke_key
-from tests.support.ingest_service import HOST, IngestService, eventually, free_port, records_since
+from tests.support.ingest_service import IngestService, eventually, records_since
+from tests.support.ports import HOST, free_port
 
 UPSTREAM_KEY: Final = "ak_of_the_upstream"
 KEYS: Final[Mapping[str, Mapping[str, Any]]] = {

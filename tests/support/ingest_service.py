@@ -1,11 +1,8 @@
 """A real ingest process for tests, and what it wrote to Kafka."""
 
 import asyncio
-import contextlib
 import os
-import random
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -19,22 +16,9 @@ from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
 
 from ingest.contract.topics import TOOL_EXECUTIONS
 from tests.support.plain_http import HTTP
+from tests.support.ports import HOST, free_port
 
-HOST = "127.0.0.1"
 _ROOT = Path(__file__).parents[2]
-
-
-def free_port() -> int:
-    """Return a port that was free a moment ago, and that no outgoing connection is given.
-
-    The system hands out ports from 32768 on; one of those could be taken while its server is down for a restart, by a client
-    that tries to reach it even.
-    """
-    while True:
-        port = random.randrange(12_000, 32_000)
-        with socket.socket() as probe, contextlib.suppress(OSError):
-            probe.bind((HOST, port))
-            return port
 
 
 @dataclass(slots=True, kw_only=True)

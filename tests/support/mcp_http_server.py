@@ -10,7 +10,7 @@ from typing import Any
 
 import uvicorn
 
-from tests.support.ingest_service import HOST, free_port
+from tests.support.ports import HOST, free_port
 
 SESSION = "a session of the server"
 

@@ -10,9 +10,9 @@ import httpx
 from tests.e2e.test_ledger_crashes import recorded
 from tests.support import kafka_admin
 from tests.support.faulty_clickhouse import FaultyClickHouse
-from tests.support.ingest_service import HOST, free_port
 from tests.support.pipeline import Pipeline, Process, eventually
 from tests.support.plain_http import HTTP
+from tests.support.ports import HOST, free_port
 
 
 class Outages:

@@ -5,7 +5,7 @@ import uuid
 from base64 import urlsafe_b64encode
 from pathlib import Path
 
-from tests.support.ingest_service import HOST, free_port
+from tests.support.ports import HOST, free_port
 from tests.support.process import Process, eventually
 
 

@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from deploy.embedded.kafka_jars import KAFKA_VERSION
-from deploy.embedded.process import die_with_parent, free_port
+from deploy.embedded.process import die_with_parent
+from tests.support.ports import free_port
 
 GIVEN_KAFKA = "TOOLLEDGER_TEST_KAFKA"
 GIVEN_CLICKHOUSE = "TOOLLEDGER_TEST_CLICKHOUSE"

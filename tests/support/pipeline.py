@@ -16,8 +16,8 @@ from deploy.verify import Report, lag_records, verify
 from ingest.contract.partitioning import event_key, home_partition
 from ingest.contract.store import client
 from ingest.contract.topics import RECORD_BYTES_MAX, TOOL_EXECUTIONS, topics
-from tests.support.ingest_service import HOST, free_port
 from tests.support.own_kafka import OwnCluster, OwnKafka
+from tests.support.ports import HOST, free_port
 from tests.support.process import WAIT_S, Process, eventually
 
 __all__ = ["Pipeline", "Process", "at_work", "eventually"]

@@ -13,9 +13,9 @@ import httpx
 import psutil
 
 from deploy.verify import Report, lag_records, verify
-from tests.support.ingest_service import free_port
 from tests.support.parts import await_line, popen
 from tests.support.pipeline import eventually
+from tests.support.ports import free_port
 
 ROOT = Path(__file__).parents[2]
 
@@ -62,8 +62,22 @@ class Stack:
     def create_key(self, project: str) -> str:
         """Create a key with the command line, and wait until it is in force."""
         key = json.loads(self.toolledger("keys", "create", "--project", project, "--json"))["key"]
-        eventually("the key is in force", lambda: self.get("/v1/freshness", key=key).status_code == 200)
+        self.await_key(key)
         return str(key)
+
+    def await_key(self, key: str) -> None:
+        """Wait until a key is in force; where it never is, the last answer is told."""
+        answers: list[httpx.Response] = []
+
+        def in_force() -> bool:
+            answers[:] = [self.get("/v1/freshness", key=key)]
+            return answers[0].status_code == 200
+
+        try:
+            eventually("the key is in force", in_force)
+        except AssertionError as error:
+            error.add_note(f"{answers[0]!r}: {answers[0].text}")
+            raise
 
     def toolledger(self, *arguments: str, status: int = 0, env: Mapping[str, str] | None = None) -> str:
         """Run a command against the stack; return its standard output."""

@@ -5,16 +5,18 @@ import os
 import socket
 import subprocess
 import sys
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from threading import Thread
 from typing import Final
 
 import pytest
 
 from deploy.embedded import stack_ports, stack_process
 from deploy.embedded.process import FolderLock, cache_folder, ensure_folder, free_port, require_free_port
-from deploy.embedded.stack_parts import Part, ingest_part, reachable, worker_part
-from deploy.embedded.stack_process import BoundedLog, important_line
+from deploy.embedded.stack_parts import Part, ingest_part, query_part, reachable, worker_part
+from deploy.embedded.stack_process import BoundedLog, PartProcess, answers, important_line
 from ingest.contract.errors import ConfigurationError
 
 
@@ -74,6 +76,29 @@ def test_a_full_disk_leaves_lines_out_of_a_log_and_stops_nothing(tmp_path: Path)
     for _ in range(3):
         log.write(b"x" * 100_000)
     log.close()
+
+
+class _Ready(BaseHTTPRequestHandler):
+    def do_GET(self) -> None:
+        self.send_response(200)
+        self.end_headers()
+
+    def log_message(self, *_: object) -> None:
+        """Say nothing."""
+
+
+async def test_whoever_answers_at_a_parts_port_is_not_taken_for_the_part(tmp_path: Path) -> None:
+    """Two stacks that start at once may choose the same port; of the slower one's, requests would go to the other."""
+    with ThreadingHTTPServer(("127.0.0.1", 0), _Ready) as other:
+        Thread(target=other.serve_forever, daemon=True).start()
+        part = query_part(other.server_port, {})
+        assert await answers(part)
+        process = PartProcess(part, logs=tmp_path, say=print)
+        process.start()
+        with pytest.raises(ConfigurationError, match=rf"query: another program took port {other.server_port}.*start again"):
+            await process.wait_ready()
+        await process.stop()
+        other.shutdown()
 
 
 # Run as root; everything is loaded before it becomes somebody else, who may not be let in here.

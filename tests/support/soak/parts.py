@@ -8,10 +8,10 @@ from typing import Final, Literal
 
 import httpx
 
-from tests.support.ingest_service import HOST, free_port
 from tests.support.own_kafka import OwnKafka
 from tests.support.pipeline import Pipeline
 from tests.support.plain_http import HTTP
+from tests.support.ports import HOST, free_port
 from tests.support.process import Process
 
 Kind = Literal["worker", "clickhouse", "kafka", "ingest"]
