@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import time
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import KafkaError
@@ -12,6 +13,8 @@ from ingest.contract.topics import CONTROL
 
 log = logger(__name__)
 _RETRY_S = 1.0
+# How often the topic's end is asked for: a consumer whose own fetching has ended by a fault says nothing, for ever.
+_LOOK_S = 5.0
 
 
 class ControlFollower:
@@ -24,6 +27,7 @@ class ControlFollower:
         self.access = Access()
         self.caught_up = asyncio.Event()
         self._kafka = kafka
+        self._next_offset = 0
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
@@ -38,7 +42,6 @@ class ControlFollower:
                 await self._task
 
     async def _run(self) -> None:
-        next_offset = 0
         while True:
             consumer = AIOKafkaConsumer(
                 bootstrap_servers=self._kafka,
@@ -48,22 +51,35 @@ class ControlFollower:
             )
             try:
                 await consumer.start()
-                partition = TopicPartition(CONTROL, 0)
-                consumer.assign([partition])
-                consumer.seek(partition, next_offset)
-                end_offset = (await consumer.end_offsets([partition]))[partition]
-                while True:
-                    if await consumer.position(partition) >= end_offset:
-                        self.caught_up.set()
-                    for records in (await consumer.getmany(timeout_ms=1000)).values():
-                        for record in records:
-                            self._apply(record.key, record.value, record.offset)
-                            next_offset = record.offset + 1
+                await self._follow(consumer)
             except (KafkaError, OSError) as error:
                 log.warning("control_topic_lost", error=repr(error), retry_s=_RETRY_S)
+            except Exception as error:
+                # Of a library: without keys nobody is let in, whatever went wrong.
+                log.exception("control_topic_lost", error=repr(error), retry_s=_RETRY_S)
             finally:
                 await consumer.stop()
             await asyncio.sleep(_RETRY_S)
+
+    async def _follow(self, consumer: AIOKafkaConsumer) -> None:
+        partition = TopicPartition(CONTROL, 0)
+        consumer.assign([partition])
+        consumer.seek(partition, self._next_offset)
+        end_offset = (await consumer.end_offsets([partition]))[partition]
+        looked_at, position_then = time.monotonic(), -1
+        while True:
+            position = await consumer.position(partition)
+            if position >= end_offset:
+                self.caught_up.set()
+            if time.monotonic() - looked_at > _LOOK_S:
+                if position_then == position < end_offset:
+                    raise KafkaError(f"nothing is heard although the topic goes on from offset {position} to {end_offset}")
+                end_offset = (await consumer.end_offsets([partition]))[partition]
+                looked_at, position_then = time.monotonic(), position
+            for records in (await consumer.getmany(timeout_ms=1000)).values():
+                for record in records:
+                    self._apply(record.key, record.value, record.offset)
+                    self._next_offset = record.offset + 1
 
     def _apply(self, key: bytes | None, value: bytes | None, offset: int) -> None:
         try:

@@ -18,7 +18,7 @@ pytestmark = pytest.mark.real
 FOREVER = "SELECT count() FROM numbers(100000000000000) WHERE sipHash64(number) = 1"
 
 
-def eventually(condition: Callable[[], bool], seconds: float = 20) -> bool:
+def eventually(condition: Callable[[], bool], seconds: float = 60) -> bool:
     """Whether `condition` comes true within `seconds`."""
     deadline = time.monotonic() + seconds
     while not condition():

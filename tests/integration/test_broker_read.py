@@ -78,6 +78,6 @@ async def test_a_broker_that_does_not_answer_is_an_error_in_time(kafka: OwnKafka
     kafka.stop(kill=True)
     with pytest.raises(BrokerUnavailable):
         await read(kafka, 6, 9)
-    assert time.monotonic() - began < 20
+    assert time.monotonic() - began < 50
     await asyncio.to_thread(kafka.start)
     assert await read(kafka, 6, 9) == [6, 7, 8]

@@ -75,7 +75,7 @@ def spooled(folder: Path) -> list[str]:
 
 def test_a_program_that_ends_sends_what_it_recorded(server: Answering, start: Start, tmp_path: Path) -> None:
     """At its end, by an exception, and by sys.exit; also what exit handlers record that run after ours, by way of the disk."""
-    assert start("ledger = make(); call(ledger, 'one'); raise SystemExit(3)").wait(30) == 3
+    assert start("ledger = make(); call(ledger, 'one'); raise SystemExit(3)").wait(60) == 3
     program = start(
         """
         atexit.register(lambda: call(ledger, "handler before"))
@@ -84,7 +84,7 @@ def test_a_program_that_ends_sends_what_it_recorded(server: Answering, start: St
         call(ledger, "two")
         """
     )
-    assert program.wait(30) == 0
+    assert program.wait(60) == 0
     assert sorted(server.ids) == ["handler after", "one", "two"]
     assert spooled(tmp_path / "spool") == ["handler before"]
 
@@ -92,7 +92,7 @@ def test_a_program_that_ends_sends_what_it_recorded(server: Answering, start: St
 def test_a_client_that_first_records_in_an_exit_handler_still_sends(server: Answering, start: Start, tmp_path: Path) -> None:
     """Where no thread can be started any more (Python 3.12), its last moment does the work."""
     program = start("ledger = make(); atexit.register(lambda: call(ledger, 'late'))")
-    assert program.wait(30) == 0
+    assert program.wait(60) == 0
     assert server.ids + spooled(tmp_path / "spool") == ["late"]
 
 
@@ -101,7 +101,7 @@ def test_a_program_without_a_handler_dies_of_sigterm_after_sending(server: Answe
     program = start("ledger = make(); call(ledger, 'one'); say('ready'); time.sleep(60)")
     said(program, b"ready")
     program.terminate()
-    assert program.wait(30) == -signal.SIGTERM
+    assert program.wait(60) == -signal.SIGTERM
     assert server.ids == ["one"]
 
 
@@ -127,7 +127,7 @@ def test_a_programs_own_handler_of_sigterm_stays_its_own(server: Answering, star
     said(program, b"ready")
     program.terminate()
     said(program, b"handled")
-    assert program.wait(30) == 7
+    assert program.wait(60) == 7
     assert server.ids == ["one"]
 
 
@@ -156,7 +156,7 @@ def test_sigterm_in_the_midst_of_recording_loses_nothing(server: Answering, star
         program.terminate()
         for line in program.stdout:
             last = line
-        assert program.wait(30) == -signal.SIGTERM
+        assert program.wait(60) == -signal.SIGTERM
         began[which] = int(last)
     arrived = set(server.ids) | set(spooled(tmp_path / "spool"))
     for which, last_begun in began.items():
@@ -215,7 +215,7 @@ def test_a_killed_sender_of_a_file_is_followed_by_another(server: Answering, sta
     away = start(
         "ledger = make()\nfor number in range(50): call(ledger, str(number))\nledger.close()", url="http://127.0.0.1:9"
     )
-    assert away.wait(30) == 0
+    assert away.wait(60) == 0
     server.script = lambda _: Says(delay_s=20)
     stuck = start("ledger = make(); call(ledger, 'a'); ledger.flush(0.1); time.sleep(60)")
     eventually("it is sending the file", lambda: any(len(events) == 50 for _, events in server.requests))
@@ -244,7 +244,7 @@ def test_a_forked_child_records_for_itself(server: Answering, start: Start, endi
         call(ledger, "parent after")
         """
     )
-    assert program.wait(30) == 0
+    assert program.wait(60) == 0
     named = [each for each in server.ids if not each.startswith("log_")]
     random = [each for each in server.ids if each.startswith("log_")]
     lost = ending == "os._exit(0)"
@@ -390,6 +390,6 @@ def test_a_client_in_a_subprocess_of_a_subprocess_is_its_own(server: Answering, 
 def test_nothing_of_the_client_keeps_a_program_alive_or_speaks(start: Start) -> None:
     """A program that made one and recorded nothing ends at once and in silence."""
     program = start("ledger = make()")
-    assert program.wait(30) == 0
+    assert program.wait(60) == 0
     assert program.stdout is not None
     assert program.stdout.read() == b""

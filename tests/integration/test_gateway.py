@@ -41,7 +41,7 @@ async def upstream(site: GatewaySite) -> AsyncIterator[ToolUpstream]:
 @pytest.fixture
 async def http(site: GatewaySite) -> AsyncIterator[httpx.AsyncClient]:
     headers = {"x-api-key": site.keys["full"]}
-    async with httpx.AsyncClient(base_url=site.service.url, headers=headers, timeout=30) as made:
+    async with httpx.AsyncClient(base_url=site.service.url, headers=headers, timeout=60) as made:
         yield made
 
 
@@ -230,7 +230,7 @@ async def test_a_caller_who_goes_away_does_not_end_the_tool_nor_its_log(
     _, writer = await asyncio.open_connection(HOST, site.service.port)
     head = f"POST {EXECUTE} HTTP/1.1\r\nhost: x\r\nx-api-key: {site.keys['full']}\r\ncontent-length: 2\r\n\r\n{{}}"
     writer.write(head.encode())
-    await asyncio.wait_for(upstream.arrived.wait(), 10)
+    await asyncio.wait_for(upstream.arrived.wait(), 60)
     writer.transport.abort()
     with contextlib.suppress(ConnectionError):
         await writer.wait_closed()

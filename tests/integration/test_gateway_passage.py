@@ -41,7 +41,7 @@ async def upstream(site: GatewaySite) -> AsyncIterator[ToolUpstream]:
 @pytest.fixture
 async def http(site: GatewaySite) -> AsyncIterator[httpx.AsyncClient]:
     headers = {"x-api-key": site.keys["full"]}
-    async with httpx.AsyncClient(base_url=site.service.url, headers=headers, timeout=30) as made:
+    async with httpx.AsyncClient(base_url=site.service.url, headers=headers, timeout=60) as made:
         yield made
 
 
@@ -54,7 +54,7 @@ class Wire:
 
     async def head(self) -> tuple[int, list[tuple[bytes, bytes]]]:
         """Read a head."""
-        line, *lines = (await asyncio.wait_for(self.reader.readuntil(b"\r\n\r\n"), 20))[:-4].split(b"\r\n")
+        line, *lines = (await asyncio.wait_for(self.reader.readuntil(b"\r\n\r\n"), 60))[:-4].split(b"\r\n")
         return int(line.split()[1]), [(name, value) for name, value in (one.split(b": ", 1) for one in lines)]
 
     async def answer(self, method: str = "GET") -> tuple[int, list[tuple[bytes, bytes]], bytes]:
@@ -200,7 +200,7 @@ async def test_an_upload_of_any_size_is_streamed_and_may_take_longer_than_a_body
         connection.writer.write(head.encode())
         assert (await connection.head())[0] == 100
         connection.writer.write(b"x" * (1 << 20))
-        await asyncio.wait_for(first.wait(), 10)
+        await asyncio.wait_for(first.wait(), 60)
         for _ in range(23):
             # Slower as a whole than `ingest_body_timeout_s`, which holds for bodies that are read here.
             await asyncio.sleep(0.06)
@@ -239,7 +239,7 @@ async def test_a_stream_of_events_arrives_as_it_comes_and_ends_with_its_reader(
     upstream.behave = stream
     async with http.stream("GET", "/api/v3/stream") as got:
         assert await anext(got.aiter_raw()) == b"data: 1\n\n"
-    await asyncio.wait_for(ended.wait(), 10)
+    await asyncio.wait_for(ended.wait(), 60)
 
 
 async def test_a_reader_who_is_slow_makes_the_upstream_wait(site: GatewaySite, upstream: ToolUpstream) -> None:

@@ -37,7 +37,7 @@ def key(kafka_address: str, service: IngestService) -> str:
 
 @pytest.fixture
 async def client(service: IngestService, key: str) -> AsyncIterator[httpx.AsyncClient]:
-    async with httpx.AsyncClient(base_url=service.url, headers={"x-api-key": key}, timeout=30) as made:
+    async with httpx.AsyncClient(base_url=service.url, headers={"x-api-key": key}, timeout=60) as made:
         yield made
 
 

@@ -3,8 +3,10 @@
 import asyncio
 
 import pytest
+from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
 
 from deploy.topics import apply
+from ingest.contract import control
 from ingest.contract.access import kept_since
 from ingest.contract.control import ControlFollower
 from ingest.contract.errors import BrokerUnavailable, ConfigurationError
@@ -46,23 +48,56 @@ async def test_keys_are_listed_oldest_first_and_stay_listed_when_revoked(kafka: 
     assert (await read_access(kafka)).find(plain) is None
 
 
-async def test_a_follower_sees_changes_within_a_second(kafka: str) -> None:
+async def test_a_follower_sees_changes(kafka: str) -> None:
     follower = ControlFollower(kafka)
     follower.start()
     try:
-        await asyncio.wait_for(follower.caught_up.wait(), 10)
+        await asyncio.wait_for(follower.caught_up.wait(), 60)
         made, plain = await create_key(kafka, project_id="keys")
 
         async def found() -> bool:
             return follower.access.find(plain) == made
 
-        await eventually(found, deadline_s=1)
+        await eventually(found)
         await revoke_key(kafka, made.id)
 
         async def gone() -> bool:
             return follower.access.find(plain) is None
 
-        await eventually(gone, deadline_s=1)
+        await eventually(gone)
+    finally:
+        await follower.stop()
+
+
+@pytest.mark.parametrize("fault", ["its fetching has ended", "it fails in a way of its own"])
+async def test_a_follower_survives_a_consumer_that_has_gone_wrong(
+    kafka: str, fault: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One whose fetching has ended raises nothing and gives nothing, for ever; keys are then read by a new one."""
+    consumers: set[AIOKafkaConsumer] = set()
+    getmany = AIOKafkaConsumer.getmany
+
+    async def faulty(consumer: AIOKafkaConsumer, **options: int) -> dict[TopicPartition, list[ConsumerRecord]]:
+        consumers.add(consumer)
+        if follower.caught_up.is_set() and len(consumers) == 1:
+            if fault == "it fails in a way of its own":
+                raise KeyError(fault)
+            await asyncio.sleep(options["timeout_ms"] / 1000)
+            return {}
+        return dict(await getmany(consumer, **options))
+
+    monkeypatch.setattr(control, "_LOOK_S", 0.5)
+    monkeypatch.setattr(AIOKafkaConsumer, "getmany", faulty)
+    follower = ControlFollower(kafka)
+    follower.start()
+    try:
+        await asyncio.wait_for(follower.caught_up.wait(), 60)
+        made, plain = await create_key(kafka, project_id="keys")
+
+        async def found() -> bool:
+            return follower.access.find(plain) == made
+
+        await eventually(found)
     finally:
         await follower.stop()
 

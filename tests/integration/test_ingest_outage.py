@@ -45,7 +45,7 @@ async def sender(kafka: OwnKafka, service: IngestService) -> AsyncIterator["Send
     await asyncio.to_thread(apply, kafka.address, topics())
     _, key = await create_key(kafka.address, project_id="outage")
     service.wait_for("/readyz", 200)
-    async with httpx.AsyncClient(base_url=service.url, headers={"x-api-key": key}, timeout=30) as client:
+    async with httpx.AsyncClient(base_url=service.url, headers={"x-api-key": key}, timeout=60) as client:
         made = Sender(client)
         await eventually(made.is_accepted)
         yield made
@@ -77,7 +77,7 @@ class Sender:
         assert answer.status_code == 503, answer.text
         assert int(answer.headers["retry-after"]) > 0
         assert answer.json()["error"]["slug"] == "Ingest_KafkaUnavailable"
-        assert time.monotonic() - began < PUBLISH_TIMEOUT_S + 1
+        assert time.monotonic() - began < PUBLISH_TIMEOUT_S + 15
 
     async def everything_is_in(self, kafka: OwnKafka) -> None:
         stored: set[str] = set()
@@ -94,7 +94,7 @@ def event(**members: Any) -> dict[str, Any]:
 def test_without_the_topic_ingest_lives_but_is_not_ready_and_does_not_make_it_by_asking(
     service: IngestService, kafka: OwnKafka
 ) -> None:
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     while not any("tool-executions is missing" in reason for reason in service.wait_for("/readyz", 503).json()["reasons"]):
         assert time.monotonic() < deadline
     changes = apply(kafka.address, topics(), dry_run=True)
@@ -127,7 +127,7 @@ async def test_events_sent_during_a_clean_restart_are_accepted_or_refused_and_no
     await asyncio.to_thread(kafka.stop)
     kafka.launch()
     await asyncio.to_thread(kafka.await_ready)
-    await eventually(sender.is_accepted, deadline_s=15)
+    await eventually(sender.is_accepted)
     running = False
     await asyncio.gather(*senders)
     await sender.everything_is_in(kafka)
@@ -143,7 +143,7 @@ async def test_a_frozen_broker_that_keeps_its_connections_is_noticed_too(
     finally:
         kafka.signal(signal.SIGCONT)
     service.wait_for("/readyz", 200)
-    await eventually(sender.is_accepted, deadline_s=15)
+    await eventually(sender.is_accepted)
     await sender.everything_is_in(kafka)
 
 
@@ -159,7 +159,7 @@ async def test_added_partitions_are_used_without_a_restart(kafka: OwnKafka, send
         found = await ends(kafka.address)
         return all(found.get(partition, 0) > 0 for partition in range(len(before), len(before) + 4))
 
-    await eventually(new_ones_are_used, deadline_s=15)
+    await eventually(new_ones_are_used)
     await sender.everything_is_in(kafka)
 
 
@@ -187,4 +187,4 @@ def test_at_last_a_stop_while_kafka_is_away_is_clean_and_bounded(kafka: OwnKafka
         kafka.stop(kill=True)
         began = time.monotonic()
         assert service.stop() == 0
-        assert time.monotonic() - began < PUBLISH_TIMEOUT_S + 5
+        assert time.monotonic() - began < PUBLISH_TIMEOUT_S + 20

@@ -61,7 +61,7 @@ def test_acknowledged_records_and_the_cluster_are_found_again_after_a_stop_and_a
         process.communicate(timeout=60)
         assert process.returncode == (0 if end == signal.SIGTERM else -signal.SIGKILL)
         # The JVM ends with its parent, however that ended, so that the next start finds its port and folder free.
-        psutil.wait_procs([jvm], timeout=30)
+        psutil.wait_procs([jvm], timeout=60)
         assert not jvm.is_running()
     assert len(clusters) == 1
 

@@ -123,11 +123,11 @@ def test_a_client_that_leaves_is_seen_by_the_server(
     own = {**session(), "mcp-protocol-version": "2026-07-28"}
     with client.stream("POST", proxied.url, json=request("events"), headers=own) as answer:
         next(answer.iter_raw())
-    assert server.left.wait(30)
+    assert server.left.wait(60)
     server.left.clear()
     with client.stream("GET", proxied.url, headers=own) as answer:
         assert next(answer.iter_raw()) == b": open\n\n"
-    assert server.left.wait(30)
+    assert server.left.wait(60)
     (event,) = ledger.await_events(own["mcp-session-id"], 1)
     assert event["error"] == {"message": "cancelled by the client: it closed the stream", "type": "cancelled"}
 
@@ -197,10 +197,10 @@ def test_a_stop_records_what_is_open(ledger: Ledger, proxied: Proxied, client: h
     with client.stream("POST", proxied.url, json=request("events"), headers=own) as answer:
         next(answer.iter_raw())
         getattr(proxied.process, how)()
-        assert proxied.process.wait(30) == (0 if how == "terminate" else -9)
+        assert proxied.process.wait(60) == (0 if how == "terminate" else -9)
     (event,) = ledger.await_events(own["mcp-session-id"], 1)
     assert event["error"]["type"] == kind
-    _, alive = psutil.wait_procs(children, timeout=30)
+    _, alive = psutil.wait_procs(children, timeout=60)
     assert alive == []
 
 
@@ -214,4 +214,4 @@ def test_wrong_use_is_said_in_one_line(ledger: Ledger) -> None:
     for options in (["--url", "ftp://x"], [], ["--url", "http://x/mcp"]):
         command = ["cat"] if options == ["--url", "http://x/mcp"] else []
         with Wrapped(ledger, command, *options) as wrapped:
-            assert wrapped.process.wait(30) == 2
+            assert wrapped.process.wait(60) == 2

@@ -158,7 +158,7 @@ def test_killed_itself_it_leaves_no_server_and_no_call_behind(ledger: Ledger) ->
         wrapped.process.kill()
         events = ledger.await_events(wrapped.session, 2)
         assert [event.get("error", {}).get("type") for event in events] == [None, "killed"]
-        _, alive = psutil.wait_procs(children, timeout=30)
+        _, alive = psutil.wait_procs(children, timeout=60)
         assert alive == []
 
 
@@ -192,7 +192,7 @@ def test_a_server_that_leaves_a_process_behind_still_ends(ledger: Ledger) -> Non
     with Wrapped(ledger, SERVER) as wrapped:
         left = int(wrapped.call("leave_a_child")["result"]["content"][0]["text"])
         try:
-            assert wrapped.process.wait(20) == 0
+            assert wrapped.process.wait(60) == 0
         finally:
             os.kill(left, signal.SIGKILL)
 
@@ -305,7 +305,7 @@ def test_a_client_that_never_reads_does_not_keep_us(ledger: Ledger) -> None:
         eventually("the server is gone", lambda: not psutil.pid_exists(server.pid))
         wrapped.process.terminate()
         # By the server's end, or by the signal itself where it had just seen that.
-        assert wrapped.process.wait(30) in (128 + signal.SIGKILL, -signal.SIGTERM)
+        assert wrapped.process.wait(60) in (128 + signal.SIGKILL, -signal.SIGTERM)
 
 
 def test_modules_of_the_users_folder_are_not_ours(ledger: Ledger, tmp_path: Path) -> None:

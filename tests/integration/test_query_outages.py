@@ -20,7 +20,7 @@ TRY_AGAIN = (202, 241, 242, 999)
 FAULTS = [
     *(Fault(how=how) for how in ("refuse", "hang", "trickle", "lose_answer", "cut_request", "cut_answer")),
     *(Fault(how=how) for how in ("garbage", "empty", "noise")),
-    Fault(how="delay", seconds=5),
+    Fault(how="delay", seconds=30),
     *(Fault(how="error", code=code) for code in CODES),
 ]
 
@@ -46,7 +46,7 @@ async def test_a_question_is_refused_in_time(proxy: FaultyClickHouse, fault: Fau
             answers = await asyncio.gather(
                 *(reader.system_rows("SELECT number FROM numbers(20)") for _ in range(8)), return_exceptions=True
             )
-            assert time.monotonic() - began < 5
+            assert time.monotonic() - began < 15
         assert [answer for answer in answers if not isinstance(answer, StoreUnavailable | QueryError)] == []
         if fault.code in TRY_AGAIN:
             assert all(isinstance(answer, StoreUnavailable) for answer in answers), "it is not the question's fault"

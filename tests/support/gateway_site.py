@@ -59,7 +59,7 @@ async def _known(service: IngestService, org_key: str) -> None:
         async def known() -> bool:
             return (await http.post("/v1/events", headers={"x-api-key": org_key})).status_code == 403
 
-        await eventually(known, deadline_s=20)
+        await eventually(known)
 
 
 class Recorded:
@@ -77,7 +77,7 @@ class Recorded:
             found[:] = await self.now()
             return len(found) >= count
 
-        await eventually(there, deadline_s=20)
+        await eventually(there)
         assert len(found) == count, found
         return found
 

@@ -73,7 +73,7 @@ class IngestService:
         """Ask it to stop and return its exit code."""
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGTERM)
-        return self.process.wait(30)
+        return self.process.wait(60)
 
     def __enter__(self) -> Self:
         return self
@@ -82,7 +82,7 @@ class IngestService:
         self.stop()
 
 
-async def eventually(condition: Callable[[], Awaitable[object]], *, deadline_s: float = 5) -> None:
+async def eventually(condition: Callable[[], Awaitable[object]], *, deadline_s: float = 60) -> None:
     """Wait until a condition of another process holds.
 
     Raises:

@@ -461,14 +461,14 @@ def test_a_session_that_several_are_in_at_once_gives_each_back_its_own(ledger: T
     def elsewhere() -> None:
         with shared:
             entered.set()
-            left.wait(30)
+            left.wait(60)
         tool()
 
     thread = threading.Thread(target=elsewhere)
     with own:
         with shared:
             thread.start()
-            assert entered.wait(30)
+            assert entered.wait(60)
         tool()
         left.set()
         thread.join()
