@@ -1,6 +1,5 @@
 """`toolledger mcp` between a client and a stdio server: as if it were not there, but for what it enters into the ledger."""
 
-import gzip
 import os
 import re
 import signal
@@ -22,6 +21,7 @@ from ingest.mcp.frames import Frame, Kind, encode, now
 from ingest.mcp.setup import Setup
 from tests.support.mcp import SERVER, Ledger, Wrapped
 from tests.support.process import eventually
+from tests.support.recording import spooled
 
 pytestmark = pytest.mark.real
 ON_DISK = b"200 calls wait on disk for the ledger; the next run sends them\n"
@@ -218,15 +218,11 @@ def test_a_ledger_that_is_away_is_not_felt(kind: str, tmp_path: Path) -> None:
         assert code == 0
         # What is not known within the short wait at the end stays unsaid.
         assert error in (b"", b"toolledger mcp: " + ON_DISK)
-        eventually("all calls are on disk", lambda: _calls_on_disk(tmp_path) == 200)
+        eventually("all calls are on disk", lambda: len(spooled(tmp_path)) == 200)
         if kind == "says no":
             # Ends the wait for the next connection: closed alone, the socket's number could become another one's meanwhile.
             listening.shutdown(socket.SHUT_RDWR)
             refusing.join()
-
-
-def _calls_on_disk(folder: Path) -> int:
-    return sum(len(gzip.decompress(path.read_bytes()).splitlines()) for path in folder.glob("*.gz"))
 
 
 def test_the_recorder_says_what_waits_on_disk(tmp_path: Path) -> None:
@@ -246,7 +242,7 @@ def test_the_recorder_says_what_waits_on_disk(tmp_path: Path) -> None:
         check=True,
     )
     assert done.stdout == ON_DISK
-    assert _calls_on_disk(tmp_path) == 200
+    assert len(spooled(tmp_path)) == 200
 
 
 def _refuse(listening: socket.socket) -> None:
