@@ -39,8 +39,8 @@ from ingest.contract.tables import (
 )
 from ingest.keys import announce_purges, read_access
 from query_api.progress import HEARTBEATS, progress
+from query_api.usage.grains import DAY_MS
 
-DAY_MS: Final = 24 * 3_600_000
 # What can be taken away.
 LOGS: Final = "logs"
 PAYLOADS: Final = "payloads"

@@ -18,7 +18,8 @@ from query_api.tenant import Tenant
 from query_api.usage import sql
 from query_api.usage.answer import Answer as UsageAnswer
 from query_api.usage.answer import answer
-from query_api.usage.question import DAY_MS, RANGE_DAYS_MAX, Metric, Order, Question
+from query_api.usage.grains import DAY_MS
+from query_api.usage.question import RANGE_DAYS_MAX, Metric, Order, Question
 
 ENTITY_TYPES: Final = ("tool_calls", "sessions")
 UNIT: Final = "count"

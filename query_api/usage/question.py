@@ -30,7 +30,6 @@ METRIC_ORDERS: Final = tuple(MEASURED_BY)
 
 # Longest range of one question (CONTRACT 4).
 RANGE_DAYS_MAX: Final = 366
-DAY_MS: Final = 86_400_000
 # Windows are kept as seconds in 32 bits; no event lies outside (the oldest is of 2015, the newest a day ahead).
 FROM_MS_MIN: Final = 0
 TO_MS_MAX: Final = 4_102_444_800_000

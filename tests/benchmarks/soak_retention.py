@@ -19,8 +19,9 @@ import time
 from pathlib import Path
 from typing import Final
 
-from deploy.retention import DAY_MS, carry_out
+from deploy.retention import carry_out
 from ingest.keys import set_rules
+from query_api.usage.grains import DAY_MS
 from tests.support.old_calls import call
 from tests.support.pipeline import Pipeline
 

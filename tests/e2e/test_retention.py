@@ -15,10 +15,11 @@ import pytest
 from deploy import retention
 from deploy.cli.main import main
 from deploy.doctor import retention as doctor_retention
-from deploy.retention import DAY_MS, LOGS, PAYLOADS, Taken, carry_out, day
+from deploy.retention import LOGS, PAYLOADS, Taken, carry_out, day
 from ingest.contract.errors import StoreUnavailable
 from ingest.keys import set_rules
 from processors.sink import ClickHouseStore
+from query_api.usage.grains import DAY_MS
 from tests.support.old_calls import call
 from tests.support.pipeline import Pipeline, at_work, eventually
 
