@@ -90,7 +90,8 @@ class Redactor:
 
     def is_worth_a_look(self, inner: str) -> bool:
         """Tell whether a string of JSON, as it is written there, could hold a secret."""
-        if self.own is None and len(inner) < _KEY_CHARS_MIN and not _TELLING.search(inner):
+        # What an operator looks for may be of any length.
+        if self.own is None and (len(inner) < _CHARS_MIN or (len(inner) < _KEY_CHARS_MIN and not _TELLING.search(inner))):
             return False
         return self.may_hold(inner.encode(errors="surrogatepass"))
 
@@ -249,7 +250,7 @@ class _Scan:
 
     def _clean(self, found: re.Match[str]) -> None:
         inner = found[1]
-        if len(inner) < _CHARS_MIN or not self.redactor.is_worth_a_look(inner):
+        if not self.redactor.is_worth_a_look(inner):
             return
         said = _decoded(inner)
         cleaned = self.redactor._text(said, self.depth)
