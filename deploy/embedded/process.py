@@ -173,7 +173,10 @@ def listens(pid: int, port: int) -> bool:
             for one in (process, *process.children(recursive=True))
             for each in one.net_connections("tcp")
         )
-    except psutil.Error:
+    except psutil.AccessDenied:
+        # Nobody tells here: whoever answers is taken for it.
+        return True
+    except psutil.NoSuchProcess:
         # It has just ended, or one of its children has.
         return False
 

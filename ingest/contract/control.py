@@ -50,15 +50,17 @@ class ControlFollower:
                 fetch_max_wait_ms=500,
             )
             try:
-                await consumer.start()
-                await self._follow(consumer)
+                try:
+                    await consumer.start()
+                    await self._follow(consumer)
+                finally:
+                    # Raises where its fetching has ended by a fault.
+                    await consumer.stop()
             except (KafkaError, OSError) as error:
                 log.warning("control_topic_lost", error=repr(error), retry_s=_RETRY_S)
             except Exception as error:
                 # Of a library: without keys nobody is let in, whatever went wrong.
                 log.exception("control_topic_lost", error=repr(error), retry_s=_RETRY_S)
-            finally:
-                await consumer.stop()
             await asyncio.sleep(_RETRY_S)
 
     async def _follow(self, consumer: AIOKafkaConsumer) -> None:

@@ -1,9 +1,10 @@
 """Keys and rules live in the control topic alone, and what one process writes another reads."""
 
 import asyncio
+from typing import Any
 
 import pytest
-from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
+from aiokafka.consumer.fetcher import Fetcher
 
 from deploy.topics import apply
 from ingest.contract import control
@@ -69,25 +70,20 @@ async def test_a_follower_sees_changes(kafka: str) -> None:
         await follower.stop()
 
 
-@pytest.mark.parametrize("fault", ["its fetching has ended", "it fails in a way of its own"])
-async def test_a_follower_survives_a_consumer_that_has_gone_wrong(
-    kafka: str, fault: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """One whose fetching has ended raises nothing and gives nothing, for ever; keys are then read by a new one."""
-    consumers: set[AIOKafkaConsumer] = set()
-    getmany = AIOKafkaConsumer.getmany
+@pytest.mark.parametrize("method", ["_get_actions_per_node", "fetched_records"])
+async def test_a_follower_survives_a_fault_of_its_consumer(kafka: str, method: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In its own fetching, after which it gives nothing and raises nothing, for ever; or under the hands of who asks it."""
+    faulty: set[Fetcher] = set()
+    works = getattr(Fetcher, method)
 
-    async def faulty(consumer: AIOKafkaConsumer, **options: int) -> dict[TopicPartition, list[ConsumerRecord]]:
-        consumers.add(consumer)
-        if follower.caught_up.is_set() and len(consumers) == 1:
-            if fault == "it fails in a way of its own":
-                raise KeyError(fault)
-            await asyncio.sleep(options["timeout_ms"] / 1000)
-            return {}
-        return dict(await getmany(consumer, **options))
+    def fails_once(fetcher: Fetcher, *arguments: Any, **options: Any) -> Any:
+        if follower.caught_up.is_set() and not faulty - {fetcher}:
+            faulty.add(fetcher)
+            raise KeyError("a fault of the library's")
+        return works(fetcher, *arguments, **options)
 
     monkeypatch.setattr(control, "_LOOK_S", 0.5)
-    monkeypatch.setattr(AIOKafkaConsumer, "getmany", faulty)
+    monkeypatch.setattr(Fetcher, method, fails_once)
     follower = ControlFollower(kafka)
     follower.start()
     try:
@@ -98,6 +94,7 @@ async def test_a_follower_survives_a_consumer_that_has_gone_wrong(
             return follower.access.find(plain) == made
 
         await eventually(found)
+        assert len(faulty) == 1
     finally:
         await follower.stop()
 
