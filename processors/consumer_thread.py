@@ -106,6 +106,13 @@ class RunThread(stock.AIOKafkaConsumerThread):  # type: ignore[misc]
 
         coordinator._do_heartbeat = noted
 
+    async def on_thread_stop(self) -> None:
+        try:
+            await super().on_thread_stop()
+        except KafkaError as error:
+            # A fault that ended its fetching shows once more here; whoever waits for this thread would wait for ever.
+            log.warning("consumer_not_closed", error=repr(error))
+
     def note_joined(self) -> None:
         """A completed join proves membership as a heartbeat does."""
         self.last_heartbeat = time.monotonic()
@@ -243,6 +250,9 @@ class RunThread(stock.AIOKafkaConsumerThread):  # type: ignore[misc]
 
     async def _fetch(self, partitions: set[TP], wait_s: float) -> Fetched:
         consumer = self._ensure_consumer()
+        if consumer._fetcher.error_future.done() and not consumer._closed:
+            # aiokafka goes on as if there were no records, for ever: to end is to be started again.
+            raise KafkaError("the consumer's own fetching has ended by a fault")
         records = await self._fetch_records(consumer, partitions, timeout=wait_s, max_records=consumer._max_poll_records)
         assignment = consumer._subscription.subscription.assignment
         positions, behind = {}, set()

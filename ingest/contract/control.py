@@ -50,18 +50,23 @@ class ControlFollower:
                 fetch_max_wait_ms=500,
             )
             try:
-                try:
-                    await consumer.start()
-                    await self._follow(consumer)
-                finally:
-                    # Raises where its fetching has ended by a fault.
-                    await consumer.stop()
+                await consumer.start()
+                await self._follow(consumer)
             except (KafkaError, OSError) as error:
                 log.warning("control_topic_lost", error=repr(error), retry_s=_RETRY_S)
             except Exception as error:
                 # Of a library: without keys nobody is let in, whatever went wrong.
                 log.exception("control_topic_lost", error=repr(error), retry_s=_RETRY_S)
+            finally:
+                await self._close(consumer)
             await asyncio.sleep(_RETRY_S)
+
+    async def _close(self, consumer: AIOKafkaConsumer) -> None:
+        try:
+            await consumer.stop()
+        except Exception as error:
+            # A fault that ended its fetching shows once more; what we were told meanwhile, to stop even, must not go under.
+            log.warning("consumer_not_closed", error=repr(error))
 
     async def _follow(self, consumer: AIOKafkaConsumer) -> None:
         partition = TopicPartition(CONTROL, 0)
