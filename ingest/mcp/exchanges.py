@@ -94,7 +94,8 @@ class Exchanges:
         head = _request(frame.payload)
         scope = scopes.of_session(head.session) if head.session else self._addresses.get(head.target)
         if head.last_event_id is not None:
-            scope = self._resumed.pop(head.last_event_id, scope)
+            # It stays: an attempt that fails is followed by another with the same id.
+            scope = self._resumed.get(head.last_event_id, scope)
         if scope is None and head.method == "GET":
             scope = scopes.of_exchange(frame.stream)
         self._exchanges[frame.stream] = _Exchange(head, scope, decoder_for(head.encoding))
@@ -172,13 +173,27 @@ class Exchanges:
         resumed = exchange.head.last_event_id is not None
         if not self._tracker.waits(lambda call: call.stream == frame.stream or (resumed and call.scope == exchange.scope)):
             return ended
+        return ended + self._left_open(exchange, frame, body)
+
+    def _left_open(self, exchange: _Exchange, frame: Frame, body: Line | None) -> list[Call]:
+        """Decide on the calls of an exchange that is over, of whose answers nothing was read."""
+
+        def own(call: Call) -> bool:
+            return call.stream == frame.stream
+
+        answer = exchange.answer
+        if answer is not None and answer.asks_again:
+            self._tracker.forget(own)
+            return []
+        if answer is not None and 200 <= answer.status < 300 and exchange.decoder.failed and not frame.payload:
+            return self._tracker.answer_some(msgspec.json.encode({"cut": True, "encoding": answer.encoding}), frame.at, own)
         why = _why(exchange, body, _ending(frame.payload) if frame.payload else None)
         if why is None:
             self._broken[frame.stream] = frame.at
             if exchange.event_id is not None:
-                _keep(self._resumed, exchange.event_id, exchange.scope)
-            return ended
-        return ended + self._tracker.end_some(why, frame.at, lambda call: call.stream == frame.stream)
+                _keep(self._resumed, exchange.event_id, exchange.scope or "")
+            return []
+        return self._tracker.end_some(why, frame.at, own)
 
     def _lost(self, exchange: _Exchange, frame: Frame) -> list[Call]:
         exchange.blind = True
@@ -201,7 +216,7 @@ class Exchanges:
 def _why(exchange: _Exchange, body: Line | None, ending: Ending | None) -> Ending | None:
     """Return why an exchange that is over gave no answer; None where an answer may still come over another stream."""
     answer = exchange.answer
-    if answer is not None and answer.status >= 400:
+    if answer is not None and answer.status >= 300:
         return Ending(why="http_error", message=f"HTTP {answer.status}{_said_in(body)}", code=answer.status)
     stateless = (exchange.head.protocol or "") >= _STATELESS_SINCE
     if ending is not None and ending.why == "client_gone" and stateless:

@@ -25,6 +25,8 @@ from ingest.mcp.tap import Tap
 _CONNECT_S: Final = 30.0
 # The server is to be told its own name; and its body we have waited for already.
 _REPLACED: Final = frozenset({b"host", b"expect"})
+# Redirects after which a client sends the same request, body and all, once more.
+_KEEPS_METHOD: Final = (307, 308)
 _LOOPBACK: Final = frozenset({"localhost", "127.0.0.1", "::1"})
 # The client's library must add nothing that the client did not send.
 _NEVER_ADDED: Final = ("User-Agent", "Accept", "Accept-Encoding", "Content-Type")
@@ -107,7 +109,8 @@ class Proxy:
             address = URL(self._origin + target.decode("latin-1"), encoded=True)
             async with self._session.request(method, address, headers=passed, data=data, allow_redirects=False) as answer:
                 passed_back = self._passed_back(answer.raw_headers, headers)
-                self._tap.put(Kind.ANSWER, answer_head(answer.status, answer.raw_headers), body.stream)
+                again = answer.status in _KEEPS_METHOD and _leads_here(passed_back, headers)
+                self._tap.put(Kind.ANSWER, answer_head(answer.status, answer.raw_headers, asks_again=again), body.stream)
                 began = True
                 await send({"type": "http.response.start", "status": answer.status, "headers": passed_back})
                 async for piece in answer.content.iter_any():
@@ -190,6 +193,15 @@ def _text(value: bytes) -> str:
         return value.decode()
     except UnicodeDecodeError:
         return value.decode("latin-1")
+
+
+def _leads_here(answered: list[RawHeader], asked: list[RawHeader]) -> bool:
+    """Tell whether a redirect, as it is passed back, stays at this address."""
+    location = dict(answered).get(b"location")
+    try:
+        return location is not None and urlsplit(location).netloc in (b"", dict(asked).get(b"host"))
+    except ValueError:
+        return False
 
 
 def _foreign(headers: list[RawHeader]) -> str | None:

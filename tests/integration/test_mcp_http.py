@@ -150,11 +150,16 @@ def test_the_end_of_a_session_passes_too(proxied: Proxied, server: McpHttpServer
     assert server.seen[-1].method == "DELETE"
 
 
-def test_a_redirect_leads_to_where_it_is_recorded(proxied: Proxied, client: httpx.Client) -> None:
-    """One to the server itself; who follows it stays with us."""
-    answer = client.post(proxied.url.replace("/mcp", "/old"), json=request("json"), headers=session())
+def test_a_redirect_leads_to_where_it_is_recorded(ledger: Ledger, proxied: Proxied, client: httpx.Client) -> None:
+    """One to the server itself; who follows it stays with us, and made one call."""
+    own = session()
+    answer = client.post(proxied.url.replace("/mcp", "/old"), json=request("json"), headers=own)
     assert answer.status_code == 307
     assert answer.headers["location"] == f"{proxied.url}?from=old"
+    client.post(answer.headers["location"], json=request("json"), headers=own)
+    client.post(proxied.url, json=request("refuse", 8), headers=own)
+    events = ledger.await_events(own["mcp-session-id"], 2)
+    assert [event["status"] for event in events] == ["success", "failed"]
 
 
 @pytest.mark.parametrize(
