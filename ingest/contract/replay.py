@@ -6,6 +6,7 @@ id gets the one the worker would have given it in its place, in the partition wh
 is read again from Kafka, by a worker that can read it by then, meets its replay there.
 """
 
+import codecs
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -113,7 +114,8 @@ def _parts(letter: Letter, mended: bytes | None) -> Sequence[bytes | msgspec.Raw
         if not letter.payload.strip(WHITESPACE):
             raise InvalidEvent("record_empty", "the record has no value")
         return [letter.payload]
-    parts = pieces(letter.payload if mended is None else mended)
+    # Some editors put a byte order mark in front of what they save.
+    parts = pieces(letter.payload if mended is None else mended.removeprefix(codecs.BOM_UTF8))
     if not parts:
         raise InvalidEvent("record_empty", "there is no event in it")
     return parts

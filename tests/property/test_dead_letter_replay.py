@@ -272,6 +272,16 @@ def test_a_mended_event_of_another_project_is_refused() -> None:
     assert refused.value.reason == "project_mismatch"
 
 
+def test_a_mended_event_may_begin_with_a_byte_order_mark() -> None:
+    letter = letters_of(taken([Record(offset=9, timestamp_ms=START_MS, key=None, value=b"{")]))[0]
+    mended = json.dumps(GOOD).encode()
+    made = [
+        replay(letter, incarnation=INCARNATION, partitions=PARTITIONS, mended=mark + mended, project_id="p")
+        for mark in (b"", b"\xef\xbb\xbf")
+    ]
+    assert made[0] == made[1]
+
+
 NO_IDS = ["", "x", INCARNATION, *(f"{INCARNATION}-{rest}" for rest in ("1-2", "1-2-3-4", "01-2-3", "1-2-3\n", "1-2-٣"))]
 
 
