@@ -109,6 +109,8 @@ def replay(
 
 def _parts(letter: Letter, mended: bytes | None) -> Sequence[bytes | msgspec.Raw]:
     """What it holds. Bytes as they were are one event: the worker parted them already, unless it could not at all."""
+    if mended is None and not letter.payload and letter.reason != "record_empty":
+        raise InvalidEvent("record_empty", "its bytes were past retention and are gone; send the event itself in their place")
     whole = is_whole_record(index=letter.index, reason=letter.reason, payload=letter.payload)
     if mended is None and not whole:
         if not letter.payload.strip(WHITESPACE):
