@@ -18,7 +18,7 @@ _KEEP_ALIVE_S: Final = 2.0
 _IDLE_CONNECTIONS_MAX: Final = 64
 _BUFFERED_BYTES_MAX: Final = 256 * 1024
 # What lies above is no status (RFC 9110 section 15), and no server can answer with it.
-_STATUS_MAX: Final = 599
+STATUS_MAX: Final = 599
 
 RawHeader = tuple[bytes, bytes]
 
@@ -183,7 +183,7 @@ class Connection(asyncio.Protocol):
         if status < 200:
             self.headers = []
             return
-        if status > _STATUS_MAX:
+        if status > STATUS_MAX:
             raise ValueError(f"the status {status}")
         self.status = status
         names = {name for name, _ in self.headers}

@@ -17,6 +17,7 @@ from multidict import CIMultiDict
 from yarl import URL
 
 from ingest.http.relay import HOP_BY_HOP
+from ingest.http.upstream import STATUS_MAX
 from ingest.mcp.endings import Ending
 from ingest.mcp.frames import Kind
 from ingest.mcp.heads import RawHeader, answer_head, request_head
@@ -108,6 +109,8 @@ class Proxy:
         try:
             address = URL(self._origin + target.decode("latin-1"), encoded=True)
             async with self._session.request(method, address, headers=passed, data=data, allow_redirects=False) as answer:
+                if answer.status > STATUS_MAX:
+                    raise ValueError(f"it answered with the status {answer.status}, which is none of HTTP")
                 passed_back = self._passed_back(answer.raw_headers, headers)
                 again = answer.status in _KEEPS_METHOD and _leads_here(passed_back, headers)
                 self._tap.put(Kind.ANSWER, answer_head(answer.status, answer.raw_headers, asks_again=again), body.stream)

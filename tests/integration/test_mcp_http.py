@@ -12,6 +12,8 @@ import pytest
 
 from tests.support.mcp import Ledger, Proxied, Wrapped
 from tests.support.mcp_http_server import McpHttpServer
+from tests.support.tool_upstream import answer as raw_answer
+from tests.support.tool_upstream import says, tool_upstream_in_thread
 
 pytestmark = pytest.mark.real
 
@@ -190,6 +192,17 @@ def test_a_server_that_is_away_is_a_failure_with_a_reason(ledger: Ledger, client
         assert proxied.stop() == 0
     assert answer.status_code == 502
     assert "cannot reach the MCP server" in answer.json()["error"]["message"]
+    (event,) = ledger.await_events(own["mcp-session-id"], 1)
+    assert event["error"]["type"] == "unreachable"
+
+
+def test_a_status_that_no_server_can_answer_with_is_told_of(ledger: Ledger, client: httpx.Client) -> None:
+    own = session()
+    with tool_upstream_in_thread(says(raw_answer(b"", "999 Odd"))) as odd, Proxied(ledger, f"{odd.url}/mcp") as proxied:
+        answer = client.post(proxied.url, json=request("json"), headers=own)
+        assert proxied.stop() == 0
+    assert answer.status_code == 502
+    assert "the status 999" in answer.json()["error"]["message"]
     (event,) = ledger.await_events(own["mcp-session-id"], 1)
     assert event["error"]["type"] == "unreachable"
 
