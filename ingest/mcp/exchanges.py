@@ -37,11 +37,16 @@ _ending: Final = msgspec.json.Decoder(Ending).decode
 
 @dataclass(slots=True)
 class _Exchange:
-    """One request and its answer. `asked` waits for its scope, which only the answer's head may tell."""
+    """One request and its answer, which may begin before the request is whole.
+
+    `asked` waits for its scope, which only the answer's head may tell.
+    """
 
     head: RequestHead
     scope: str | None
-    decoder: Decoder
+    asking: Decoder
+    sent: Gathering = field(default_factory=Gathering)
+    decoder: Decoder = field(default_factory=lambda: decoder_for(None))
     body: Gathering = field(default_factory=Gathering)
     asked: tuple[Line, Moment] | None = None
     answer: AnswerHead | None = None
@@ -101,12 +106,12 @@ class Exchanges:
         self._exchanges[frame.stream] = _Exchange(head, scope, decoder_for(head.encoding))
 
     def _asking(self, exchange: _Exchange, frame: Frame) -> list[Call]:
-        for piece in exchange.decoder.decode(frame.payload):
-            exchange.body.add(piece)
+        for piece in exchange.asking.decode(frame.payload):
+            exchange.sent.add(piece)
         return []
 
     def _asked(self, exchange: _Exchange, frame: Frame) -> list[Call]:
-        body = exchange.body.take()
+        body = exchange.sent.take()
         if body is not None and exchange.head.method == "POST":
             exchange.asked = (body, frame.at)
         return self._place(exchange, frame.stream, None) if exchange.scope is not None else []
@@ -126,7 +131,6 @@ class Exchanges:
     def _answered(self, exchange: _Exchange, frame: Frame) -> list[Call]:
         exchange.answer = _answer(frame.payload)
         exchange.decoder = decoder_for(exchange.answer.encoding)
-        exchange.body = Gathering()
         if exchange.answer.content_type == _EVENT_STREAM:
             exchange.events = EventStream()
         return self._place(exchange, frame.stream, exchange.answer.session)

@@ -119,6 +119,9 @@ class Proxy:
                 async for piece in answer.content.iter_any():
                     self._tap.put(Kind.SERVER, piece, body.stream)
                     await send({"type": "http.response.body", "body": piece, "more_body": True})
+            if answer.status >= 400 and b"content-length" in dict(passed_back):
+                # The client knows where this answer ends; what it was refused for is to be recorded, also where it still sends.
+                await body.read()
         except (aiohttp.ClientError, TimeoutError, ValueError) as error:
             if began:
                 # Its end stays out, so that the client sees that it is not whole.

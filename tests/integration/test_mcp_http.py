@@ -1,5 +1,6 @@
 """`toolledger mcp --url` between a client and a streamable HTTP server: streams, sessions and failures pass as they come."""
 
+import asyncio
 import json
 import socket
 import uuid
@@ -12,8 +13,8 @@ import pytest
 
 from tests.support.mcp import Ledger, Proxied, Wrapped
 from tests.support.mcp_http_server import McpHttpServer
+from tests.support.tool_upstream import Request, says, tool_upstream_in_thread
 from tests.support.tool_upstream import answer as raw_answer
-from tests.support.tool_upstream import says, tool_upstream_in_thread
 
 pytestmark = pytest.mark.real
 
@@ -194,6 +195,22 @@ def test_a_server_that_is_away_is_a_failure_with_a_reason(ledger: Ledger, client
     assert "cannot reach the MCP server" in answer.json()["error"]["message"]
     (event,) = ledger.await_events(own["mcp-session-id"], 1)
     assert event["error"]["type"] == "unreachable"
+
+
+def test_a_request_that_is_refused_before_it_is_whole_is_recorded(ledger: Ledger, client: httpx.Client) -> None:
+    async def refuse(_request: Request, _reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
+        writer.write(raw_answer(b"too large", "413 Content Too Large"))
+        await writer.drain()
+        return False
+
+    own = session()
+    with tool_upstream_in_thread(says(b"")) as server, Proxied(ledger, f"{server.url}/mcp") as proxied:
+        server.before_body = refuse
+        answer = client.post(proxied.url, json=request("json", x="y" * 4_000_000), headers=own)
+        assert (answer.status_code, answer.text) == (413, "too large")
+        assert proxied.stop() == 0
+    (event,) = ledger.await_events(own["mcp-session-id"], 1)
+    assert event["error"] == {"message": "HTTP 413: too large", "code": 413, "type": "http_error"}
 
 
 def test_a_status_that_no_server_can_answer_with_is_told_of(ledger: Ledger, client: httpx.Client) -> None:

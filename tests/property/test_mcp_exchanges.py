@@ -241,6 +241,16 @@ def test_a_stream_may_be_taken_up_at_the_second_attempt() -> None:
     assert one(*frames) == [("t", None)]
 
 
+def test_an_answer_may_come_before_the_request_is_whole() -> None:
+    """As refusals of what is too large do."""
+    asked = [(Kind.REQUEST, 1, request_head("POST", b"/mcp", [])), (Kind.CLIENT, 1, CALL[:20])]
+    rest = [(Kind.CLIENT, 1, CALL[20:]), (Kind.CLIENT_END, 1, b"")]
+    refused = [(Kind.ANSWER, 1, answer_head(413, [])), (Kind.SERVER, 1, b"too large")]
+    assert one(*asked, *refused, *rest, (Kind.SERVER_END, 1, b"")) == [("t", "http_error")]
+    answered = [(Kind.ANSWER, 1, answer_head(200, [])), (Kind.SERVER, 1, RESULT)]
+    assert one(*asked, *answered, *rest, (Kind.SERVER_END, 1, b"")) == [("t", None)]
+
+
 def test_a_stream_may_begin_with_a_byte_order_mark() -> None:
     frames = [*post(1), (Kind.ANSWER, 1, STREAM), (Kind.SERVER, 1, b"\xef\xbb\xbfdata: " + RESULT + b"\n\n")]
     assert one(*frames) == [("t", None)]
