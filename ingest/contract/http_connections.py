@@ -100,6 +100,8 @@ def patient_protocol(patience: Patience) -> type[HttpToolsProtocol]:
             self._waiting_for = "body"
             self._began_s = self._heard_s = self.loop.time()
             super().on_headers_complete()
+            # What is added to its own list from here on are trailers, which are no headers.
+            self.scope["headers"] = list(self.headers)
 
         def on_body(self, body: bytes) -> None:
             self._heard_s = self.loop.time()

@@ -6,6 +6,7 @@ id gets the one the worker would have given it in its place, in the partition wh
 is read again from Kafka, by a worker that can read it by then, meets its replay there.
 """
 
+import codecs
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -108,12 +109,15 @@ def replay(
 
 def _parts(letter: Letter, mended: bytes | None) -> Sequence[bytes | msgspec.Raw]:
     """What it holds. Bytes as they were are one event: the worker parted them already, unless it could not at all."""
+    if mended is None and not letter.payload and letter.reason != "record_empty":
+        raise InvalidEvent("record_empty", "its bytes were past retention and are gone; send the event itself in their place")
     whole = is_whole_record(index=letter.index, reason=letter.reason, payload=letter.payload)
     if mended is None and not whole:
         if not letter.payload.strip(WHITESPACE):
             raise InvalidEvent("record_empty", "the record has no value")
         return [letter.payload]
-    parts = pieces(letter.payload if mended is None else mended)
+    # Some editors put a byte order mark in front of what they save.
+    parts = pieces(letter.payload if mended is None else mended.removeprefix(codecs.BOM_UTF8))
     if not parts:
         raise InvalidEvent("record_empty", "there is no event in it")
     return parts

@@ -239,7 +239,7 @@ class Executions:
     async def _start(self, asked: _Asked, status: int, headers: list[RawHeader], log_id: str) -> None:
         asked.answering = True
         more = ((LOG_ID_HEADER, log_id.encode()),) if log_id else ()
-        passed = answer_headers(headers, asked.call.request_id, more)
+        passed = answer_headers(headers, status, asked.call.request_id, more)
         await asked.send({"type": "http.response.start", "status": status, "headers": passed})
 
     def _interrupted(self, asked: _Asked) -> Exception:

@@ -117,7 +117,7 @@ def record(call: Call, ending: Ending) -> Recording | None:
     if not tool_slug or (answered is not None and text_of(answered.get("result_type")) == "input_required"):
         return None
     judged = _judge(ending, answered)
-    given = "" if answered is None else _identifier(text_of(answered.get("log_id")))
+    given = "" if answered is None else _header_safe(_identifier(text_of(answered.get("log_id"))))
     event_id = given or id_of(call, ending.status, None if ending.promised else ending.trouble)
     request, request_cut = kept(_without_credentials(call.body, asked), bytes_max=PART_BYTES_MAX)
     response, response_cut = kept(ending.body, bytes_max=PART_BYTES_MAX) if ending.status else (msgspec.Raw(b"null"), False)
@@ -267,6 +267,11 @@ def _source(headers: Mapping[bytes, bytes]) -> dict[str, str]:
 
 def _present(**members: str) -> dict[str, str]:
     return {name: value for name, value in members.items() if value}
+
+
+def _header_safe(text: str) -> str:
+    """Return an id that a header can hold; one with control characters, or of spaces alone, is none."""
+    return text if text.isprintable() and text.strip() == text else ""
 
 
 def _trace_id(headers: Mapping[bytes, bytes]) -> str:

@@ -21,6 +21,7 @@ log = logger(__name__)
 _KEY: Final = PROJECT_KEY_HEADER.encode()
 _REQUEST_ID: Final = REQUEST_ID_HEADER.encode()
 _EVENT_STREAM: Final = b"text/event-stream"
+_BODILESS: Final = frozenset({204, 304})
 # What may be sent twice, because it changes nothing.
 _SAFE: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 # Official clients do not send again what may have been done already.
@@ -85,7 +86,7 @@ class Passage:
             exchange.end()
 
     async def _pass_back(self, connection: Connection, send: Send, request_id: str, see: See | None) -> None:
-        headers = answer_headers(connection.headers, request_id)
+        headers = answer_headers(connection.headers, connection.status, request_id)
         endless = dict(headers).get(b"content-type", b"").startswith(_EVENT_STREAM)
         if endless:
             self._streams.add(connection)
@@ -218,10 +219,12 @@ def request_headers(headers: Iterable[RawHeader], grant: Grant, authority: bytes
     return [(b"host", authority), *passed]
 
 
-def answer_headers(headers: Iterable[RawHeader], request_id: str, more: RawHeaders = ()) -> list[RawHeader]:
+def answer_headers(headers: Iterable[RawHeader], status: int, request_id: str, more: RawHeaders = ()) -> list[RawHeader]:
     """Return the headers to answer with; this server dates each answer itself, and each has a request id."""
     passed, _ = _of_the_message(headers)
-    found = [(name, value) for name, value in passed if name != b"date"]
+    # The length of a 304 is that of the body it stands for, which does not come.
+    ours = (b"date", b"content-length") if status in _BODILESS else (b"date",)
+    found = [(name, value) for name, value in passed if name not in ours]
     if not any(name == _REQUEST_ID for name, _ in found):
         found.append((_REQUEST_ID, request_id.encode()))
     return [*found, *more]

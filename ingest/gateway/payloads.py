@@ -3,6 +3,7 @@
 A request or an answer always goes on as the bytes it came as; what is cut here is only what the log keeps of it.
 """
 
+import codecs
 import json
 import re
 import zlib
@@ -47,11 +48,16 @@ class Body:
     json: bool = True
     unread: str = ""
 
+    @property
+    def text(self) -> bytes:
+        """What it says: without the mark that some put in front of UTF-8."""
+        return self.raw.removeprefix(codecs.BOM_UTF8)
+
     def members(self) -> Mapping[str, msgspec.Raw] | None:
         """Return the members of a JSON object; None where this is none, or not whole."""
-        if not self.whole or self.unread or self.raw.lstrip(_SPACE)[:1] != b"{":
+        if not self.whole or self.unread or self.text.lstrip(_SPACE)[:1] != b"{":
             return None
-        raw = without_halves(self.raw)
+        raw = without_halves(self.text)
         try:
             # The decoder looks only at what it keeps as text.
             str(raw, "utf-8")
@@ -143,10 +149,10 @@ def kept(body: Body, *, bytes_max: int) -> tuple[msgspec.Raw, bool]:
     """
     if not body.raw and body.whole and not body.unread:
         return msgspec.Raw(b"null"), False
-    as_json = body.json or body.raw.lstrip(_SPACE)[:1] in (b"{", b"[")
+    as_json = body.json or body.text.lstrip(_SPACE)[:1] in (b"{", b"[")
     if body.unread or (not body.whole and as_json):
         return _note(f"not kept: {body.unread or 'larger than is held here'}", body.size), True
-    raw = without_halves(body.raw) if as_json else body.raw
+    raw = without_halves(body.text) if as_json else body.text
     value = _json(raw)
     if value is None:
         return _text(body, bytes_max)

@@ -17,6 +17,8 @@ import httptools
 _KEEP_ALIVE_S: Final = 2.0
 _IDLE_CONNECTIONS_MAX: Final = 64
 _BUFFERED_BYTES_MAX: Final = 256 * 1024
+# What lies above is no status (RFC 9110 section 15), and no server can answer with it.
+STATUS_MAX: Final = 599
 
 RawHeader = tuple[bytes, bytes]
 
@@ -156,7 +158,8 @@ class Connection(asyncio.Protocol):
         try:
             self._parser.feed_data(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
-            self._why = f"what came was not HTTP ({error}), and the connection was closed"
+            # What a callback of ours raised says more than that one did.
+            self._why = f"what came was not HTTP ({error.__context__ or error}), and the connection was closed"
             self.close()
 
     def pause_writing(self) -> None:
@@ -165,14 +168,23 @@ class Connection(asyncio.Protocol):
     def resume_writing(self) -> None:
         self._writable.set()
 
+    def on_message_begin(self) -> None:
+        if self._complete:
+            # Behind the answer nothing was asked for; the parser gives up, and the connection with it.
+            raise ValueError("a second answer to one request")
+
     def on_header(self, name: bytes, value: bytes) -> None:
-        self.headers.append((name.lower(), value))
+        # Behind the head come trailers, which are no part of it.
+        if not self._head_done:
+            self.headers.append((name.lower(), value))
 
     def on_headers_complete(self) -> None:
         status = self._parser.get_status_code()
         if status < 200:
             self.headers = []
             return
+        if status > STATUS_MAX:
+            raise ValueError(f"the status {status}")
         self.status = status
         names = {name for name, _ in self.headers}
         self._until_close = b"content-length" not in names and b"transfer-encoding" not in names

@@ -1,5 +1,6 @@
 """Bodies of HTTP messages, piece by piece: decoded, and event streams taken apart. Pure."""
 
+import codecs
 import zlib
 from collections.abc import Iterator
 from typing import Any, Final, NamedTuple, Protocol
@@ -12,19 +13,24 @@ _ZLIB_OR_GZIP: Final = 47
 
 
 class Decoder(Protocol):
-    """Undoes a content coding."""
+    """Undoes a content coding; `failed` once it could not."""
+
+    failed: bool
 
     def decode(self, data: bytes) -> Iterator[bytes]:
         """Yield what a piece holds, in pieces of bounded size."""
 
 
 class _Plain:
+    failed = False
+
     def decode(self, data: bytes) -> Iterator[bytes]:
         yield data
 
 
 class _Zlib:
     def __init__(self) -> None:
+        self.failed = False
         self._decoder = zlib.decompressobj(_ZLIB_OR_GZIP)
 
     def decode(self, data: bytes) -> Iterator[bytes]:
@@ -33,8 +39,11 @@ class _Zlib:
             try:
                 found = self._decoder.decompress(rest, _DECODED_BYTES_MAX)
             except zlib.error:
+                self.failed = True
                 return
             rest = self._decoder.unconsumed_tail
+            # A second stream behind the first is one that is not read.
+            self.failed = bool(self._decoder.unused_data)
             yield found
             if not rest and len(found) < _DECODED_BYTES_MAX:
                 return
@@ -42,6 +51,7 @@ class _Zlib:
 
 class _Zstandard:
     def __init__(self, module: Any) -> None:
+        self.failed = False
         self._decoder = module.ZstdDecompressor().decompressobj()
         self._fault = module.ZstdError
 
@@ -49,10 +59,13 @@ class _Zstandard:
         try:
             yield self._decoder.decompress(data)
         except self._fault:
+            self.failed = True
             return
 
 
 class _Unreadable:
+    failed = True
+
     def decode(self, data: bytes) -> Iterator[bytes]:  # noqa: ARG002 - a coding that nobody here knows
         yield from ()
 
@@ -87,6 +100,7 @@ class EventStream:
     def __init__(self) -> None:
         self._lines = Lines()
         self._return = b""
+        self._fresh = True
         self._begin()
 
     def _begin(self) -> None:
@@ -109,6 +123,9 @@ class EventStream:
         return self.feed(b"\n") if self._return else []
 
     def _take(self, line: Line | None) -> ServerSentEvent | None:
+        if self._fresh and isinstance(line, bytes):
+            line = line.removeprefix(codecs.BOM_UTF8)
+        self._fresh = False
         if line is None:
             if not self._any:
                 return None

@@ -37,11 +37,16 @@ _ending: Final = msgspec.json.Decoder(Ending).decode
 
 @dataclass(slots=True)
 class _Exchange:
-    """One request and its answer. `asked` waits for its scope, which only the answer's head may tell."""
+    """One request and its answer, which may begin before the request is whole.
+
+    `asked` waits for its scope, which only the answer's head may tell.
+    """
 
     head: RequestHead
     scope: str | None
-    decoder: Decoder
+    asking: Decoder
+    sent: Gathering = field(default_factory=Gathering)
+    decoder: Decoder = field(default_factory=lambda: decoder_for(None))
     body: Gathering = field(default_factory=Gathering)
     asked: tuple[Line, Moment] | None = None
     answer: AnswerHead | None = None
@@ -94,18 +99,19 @@ class Exchanges:
         head = _request(frame.payload)
         scope = scopes.of_session(head.session) if head.session else self._addresses.get(head.target)
         if head.last_event_id is not None:
-            scope = self._resumed.pop(head.last_event_id, scope)
+            # It stays: an attempt that fails is followed by another with the same id.
+            scope = self._resumed.get(head.last_event_id, scope)
         if scope is None and head.method == "GET":
             scope = scopes.of_exchange(frame.stream)
         self._exchanges[frame.stream] = _Exchange(head, scope, decoder_for(head.encoding))
 
     def _asking(self, exchange: _Exchange, frame: Frame) -> list[Call]:
-        for piece in exchange.decoder.decode(frame.payload):
-            exchange.body.add(piece)
+        for piece in exchange.asking.decode(frame.payload):
+            exchange.sent.add(piece)
         return []
 
     def _asked(self, exchange: _Exchange, frame: Frame) -> list[Call]:
-        body = exchange.body.take()
+        body = exchange.sent.take()
         if body is not None and exchange.head.method == "POST":
             exchange.asked = (body, frame.at)
         return self._place(exchange, frame.stream, None) if exchange.scope is not None else []
@@ -125,7 +131,6 @@ class Exchanges:
     def _answered(self, exchange: _Exchange, frame: Frame) -> list[Call]:
         exchange.answer = _answer(frame.payload)
         exchange.decoder = decoder_for(exchange.answer.encoding)
-        exchange.body = Gathering()
         if exchange.answer.content_type == _EVENT_STREAM:
             exchange.events = EventStream()
         return self._place(exchange, frame.stream, exchange.answer.session)
@@ -172,13 +177,27 @@ class Exchanges:
         resumed = exchange.head.last_event_id is not None
         if not self._tracker.waits(lambda call: call.stream == frame.stream or (resumed and call.scope == exchange.scope)):
             return ended
+        return ended + self._left_open(exchange, frame, body)
+
+    def _left_open(self, exchange: _Exchange, frame: Frame, body: Line | None) -> list[Call]:
+        """Decide on the calls of an exchange that is over, of whose answers nothing was read."""
+
+        def own(call: Call) -> bool:
+            return call.stream == frame.stream
+
+        answer = exchange.answer
+        if answer is not None and answer.asks_again:
+            self._tracker.forget(own)
+            return []
+        if answer is not None and 200 <= answer.status < 300 and exchange.decoder.failed and not frame.payload:
+            return self._tracker.answer_some(msgspec.json.encode({"cut": True, "encoding": answer.encoding}), frame.at, own)
         why = _why(exchange, body, _ending(frame.payload) if frame.payload else None)
         if why is None:
             self._broken[frame.stream] = frame.at
             if exchange.event_id is not None:
-                _keep(self._resumed, exchange.event_id, exchange.scope)
-            return ended
-        return ended + self._tracker.end_some(why, frame.at, lambda call: call.stream == frame.stream)
+                _keep(self._resumed, exchange.event_id, exchange.scope or "")
+            return []
+        return self._tracker.end_some(why, frame.at, own)
 
     def _lost(self, exchange: _Exchange, frame: Frame) -> list[Call]:
         exchange.blind = True
@@ -201,7 +220,7 @@ class Exchanges:
 def _why(exchange: _Exchange, body: Line | None, ending: Ending | None) -> Ending | None:
     """Return why an exchange that is over gave no answer; None where an answer may still come over another stream."""
     answer = exchange.answer
-    if answer is not None and answer.status >= 400:
+    if answer is not None and answer.status >= 300:
         return Ending(why="http_error", message=f"HTTP {answer.status}{_said_in(body)}", code=answer.status)
     stateless = (exchange.head.protocol or "") >= _STATELESS_SINCE
     if ending is not None and ending.why == "client_gone" and stateless:

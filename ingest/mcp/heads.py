@@ -19,10 +19,13 @@ class RequestHead(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class AnswerHead(msgspec.Struct, frozen=True, kw_only=True):
+    """An answer; `asks_again`: a redirect that has the client send the same once more, to this address."""
+
     status: int
     content_type: str = ""
     session: str | None = None
     encoding: str | None = None
+    asks_again: bool = False
 
 
 def request_head(method: str, target: bytes, headers: Iterable[RawHeader]) -> bytes:
@@ -40,7 +43,7 @@ def request_head(method: str, target: bytes, headers: Iterable[RawHeader]) -> by
     )
 
 
-def answer_head(status: int, headers: Iterable[RawHeader]) -> bytes:
+def answer_head(status: int, headers: Iterable[RawHeader], *, asks_again: bool = False) -> bytes:
     """Return an answer's head as a frame carries it."""
     given = _texts(headers)
     return msgspec.json.encode(
@@ -49,6 +52,7 @@ def answer_head(status: int, headers: Iterable[RawHeader]) -> bytes:
             content_type=given.get("content-type", "").partition(";")[0].strip().lower(),
             session=given.get("mcp-session-id"),
             encoding=given.get("content-encoding"),
+            asks_again=asks_again,
         )
     )
 

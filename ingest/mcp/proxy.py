@@ -17,6 +17,7 @@ from multidict import CIMultiDict
 from yarl import URL
 
 from ingest.http.relay import HOP_BY_HOP
+from ingest.http.upstream import STATUS_MAX
 from ingest.mcp.endings import Ending
 from ingest.mcp.frames import Kind
 from ingest.mcp.heads import RawHeader, answer_head, request_head
@@ -25,6 +26,8 @@ from ingest.mcp.tap import Tap
 _CONNECT_S: Final = 30.0
 # The server is to be told its own name; and its body we have waited for already.
 _REPLACED: Final = frozenset({b"host", b"expect"})
+# Redirects after which a client sends the same request, body and all, once more.
+_KEEPS_METHOD: Final = (307, 308)
 _LOOPBACK: Final = frozenset({"localhost", "127.0.0.1", "::1"})
 # The client's library must add nothing that the client did not send.
 _NEVER_ADDED: Final = ("User-Agent", "Accept", "Accept-Encoding", "Content-Type")
@@ -106,13 +109,19 @@ class Proxy:
         try:
             address = URL(self._origin + target.decode("latin-1"), encoded=True)
             async with self._session.request(method, address, headers=passed, data=data, allow_redirects=False) as answer:
+                if answer.status > STATUS_MAX:
+                    raise ValueError(f"it answered with the status {answer.status}, which is none of HTTP")
                 passed_back = self._passed_back(answer.raw_headers, headers)
-                self._tap.put(Kind.ANSWER, answer_head(answer.status, answer.raw_headers), body.stream)
+                again = answer.status in _KEEPS_METHOD and _leads_here(passed_back, headers)
+                self._tap.put(Kind.ANSWER, answer_head(answer.status, answer.raw_headers, asks_again=again), body.stream)
                 began = True
                 await send({"type": "http.response.start", "status": answer.status, "headers": passed_back})
                 async for piece in answer.content.iter_any():
                     self._tap.put(Kind.SERVER, piece, body.stream)
                     await send({"type": "http.response.body", "body": piece, "more_body": True})
+            if answer.status >= 400 and b"content-length" in dict(passed_back):
+                # The client knows where this answer ends; what it was refused for is to be recorded, also where it still sends.
+                await body.read()
         except (aiohttp.ClientError, TimeoutError, ValueError) as error:
             if began:
                 # Its end stays out, so that the client sees that it is not whole.
@@ -190,6 +199,15 @@ def _text(value: bytes) -> str:
         return value.decode()
     except UnicodeDecodeError:
         return value.decode("latin-1")
+
+
+def _leads_here(answered: list[RawHeader], asked: list[RawHeader]) -> bool:
+    """Tell whether a redirect, as it is passed back, stays at this address."""
+    location = dict(answered).get(b"location")
+    try:
+        return location is not None and urlsplit(location).netloc in (b"", dict(asked).get(b"host"))
+    except ValueError:
+        return False
 
 
 def _foreign(headers: list[RawHeader]) -> str | None:

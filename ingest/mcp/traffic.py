@@ -37,6 +37,9 @@ class Pipes:
             found = [self._tracker.from_client(line, scopes.WHOLE, frame.at) for line in self._client.feed(frame.payload)]
         elif frame.kind is Kind.SERVER:
             found = [self._tracker.from_server(line, scopes.WHOLE, frame.at) for line in self._server.feed(frame.payload)]
+        elif frame.kind is Kind.CLIENT_END and (line := self._client.rest()) is not None:
+            # Most servers take a last line without its end for one, and answer it.
+            found = [self._tracker.from_client(line, scopes.WHOLE, frame.at)]
         else:
             if frame.kind is Kind.LOST:
                 self._client.lost()

@@ -25,6 +25,7 @@ from ingest.otlp.spans import (
 
 # Values inside values: fewer than what protobuf's own limit of 100 messages allows, as each takes two or three.
 _DEPTH_MAX: Final = 50
+_NUMBER_MAX: Final = 2**64
 # Names are not what the format asks for, but some exporters send them all the same.
 _STATUS: Final = {"STATUS_CODE_UNSET": 0, "STATUS_CODE_OK": 1, "STATUS_CODE_ERROR": 2}
 _KIND: Final = {"SPAN_KIND_INTERNAL": 1, "SPAN_KIND_SERVER": 2, "SPAN_KIND_CLIENT": 3}
@@ -204,7 +205,9 @@ def _number(given: int | str | None) -> int:
         digits = given.removeprefix("-")
         if not (digits.isascii() and digits.isdigit()) or len(digits) > 20:
             raise Malformed(f"`{given[:40]}` is no whole number")
-        return int(given)
+        given = int(given)
+    if abs(given or 0) >= _NUMBER_MAX:
+        raise Malformed("a whole number has more than 64 bits")
     return given or 0
 
 

@@ -90,8 +90,8 @@ def _members(span: Span) -> dict[str, Any]:
         "duration_ms": max(0, span.end_ns - span.start_ns) / _NS_PER_MS,
         "timestamp": span.start_ns // _NS_PER_MS,
         "toolkit_slug": _toolkit(span, tool),
-        "session_id": _text(names.first(attributes, names.SESSION) or names.first(resource, ("session.id",))),
-        "user_id": _text(names.first(attributes, names.USER) or names.first(resource, ("user.id", "enduser.id"))),
+        "session_id": _text(names.first(attributes, names.SESSION)) or _text(names.first(resource, ("session.id",))),
+        "user_id": _text(names.first(attributes, names.USER)) or _text(names.first(resource, ("user.id", "enduser.id"))),
         "error": _error(span, result) if failed else None,
         "context": _present(
             trace_id=span.trace_id, request_id=_short(names.first(attributes, names.REQUEST_ID), IDENTIFIER_CHARS_MAX)

@@ -317,6 +317,36 @@ async def test_an_answer_that_claims_to_be_json_and_is_none_is_passed_on_and_log
     assert event["data"]["response"] == '{"data": tru'
 
 
+async def test_trailers_change_nothing_of_an_answer_that_is_held(
+    http: httpx.AsyncClient, upstream: ToolUpstream, log: Recorded
+) -> None:
+    trailers = b"x-sum: 1\r\ncontent-type: text/plain\r\n"
+    upstream.behave = says(chunked([b'{"successful":', b"true}"], trailers=trailers))
+    got = await http.post(EXECUTE, json={})
+    assert (got.headers.get_list("content-type"), "x-sum" in got.headers) == (["application/json"], False)
+    assert got.json() == {"successful": True, "log_id": (await log.event())["id"]}
+
+
+@pytest.mark.parametrize("kind", [b"application/json", b"text/plain"])
+async def test_an_answer_with_a_status_that_is_none_is_a_502_and_a_log(
+    http: httpx.AsyncClient, upstream: ToolUpstream, log: Recorded, kind: bytes
+) -> None:
+    """No server can answer with it."""
+    upstream.behave = says(answer(b"no", "999 Denied", [(b"content-type", kind)]))
+    got = await http.post(EXECUTE, json={})
+    event = await log.event()
+    assert (got.status_code, got.headers["x-log-id"]) == (502, event["id"])
+    assert "the status 999" in got.json()["error"]["message"]
+    assert (event["status"], event["error"]["type"]) == ("failed", "upstream_broke_off")
+
+
+async def test_an_id_that_no_header_can_hold_is_none(http: httpx.AsyncClient, upstream: ToolUpstream, log: Recorded) -> None:
+    upstream.behave = says_json(SUCCESS | {"log_id": "a\nb"})
+    got = await http.post(EXECUTE, json={})
+    assert got.status_code == 200
+    assert got.headers["x-log-id"] == got.json()["log_id"] == (await log.event())["id"]
+
+
 async def test_a_redirect_is_not_followed(http: httpx.AsyncClient, upstream: ToolUpstream, log: Recorded) -> None:
     upstream.behave = says(answer(b"", "307 Temporary Redirect", [(b"location", b"/elsewhere")]))
     got = await http.post(EXECUTE, json={})

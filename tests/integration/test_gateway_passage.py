@@ -291,7 +291,13 @@ async def test_a_question_is_asked_again_on_a_new_connection_where_the_kept_one_
 
 
 @pytest.mark.parametrize(
-    ("said", "slug"), [(b"", "Upstream_BrokeOff"), (b"garbage\r\n\r\n", "Upstream_BrokeOff"), (None, "Upstream_TimedOut")]
+    ("said", "slug"),
+    [
+        (b"", "Upstream_BrokeOff"),
+        (b"garbage\r\n\r\n", "Upstream_BrokeOff"),
+        (answer(b"no", "999 Denied"), "Upstream_BrokeOff"),
+        (None, "Upstream_TimedOut"),
+    ],
 )
 async def test_an_upstream_without_an_answer_is_a_502_or_504(
     http: httpx.AsyncClient, upstream: ToolUpstream, said: bytes | None, slug: str
@@ -311,11 +317,38 @@ async def test_a_broken_answer_is_seen_as_broken(http: httpx.AsyncClient, upstre
 
 
 async def test_trailers_and_interim_answers_disturb_nothing(http: httpx.AsyncClient, upstream: ToolUpstream) -> None:
-    upstream.behave = says(b"HTTP/1.1 103 Early Hints\r\nlink: </a>\r\n\r\n" + chunked([b"{}"], trailers=b"x-sum: 1\r\n"))
+    trailers = b"x-sum: 1\r\ncontent-type: text/plain\r\n"
+    upstream.behave = says(b"HTTP/1.1 103 Early Hints\r\nlink: </a>\r\n\r\n" + chunked([b"{}"], trailers=trailers))
     for _ in range(2):
         got = await http.get(PATH)
-        assert (got.status_code, got.content, "link" in got.headers) == (200, b"{}", False)
+        assert (got.status_code, got.content, got.headers["content-type"]) == (200, b"{}", "application/json")
+        assert not {"link", "x-sum"} & set(got.headers)
     assert upstream.connections == 1
+
+
+async def test_trailers_of_a_request_end_here(site: GatewaySite, upstream: ToolUpstream) -> None:
+    async with wire(site) as connection:
+        head = f"POST {PATH} HTTP/1.1\r\nhost: x\r\nx-api-key: {site.keys['full']}\r\ntransfer-encoding: chunked\r\n\r\n"
+        connection.writer.write(head.encode() + b"2\r\n{}\r\n0\r\nx-sum: 1\r\n\r\n")
+        assert (await connection.answer("POST"))[0] == 200
+    (request,) = upstream.seen
+    assert (request.body, request.header("x-sum")) == (b"{}", None)
+
+
+async def test_a_304_may_tell_the_length_of_what_it_stands_for(site: GatewaySite, upstream: ToolUpstream) -> None:
+    upstream.behave = says(answer(b"", "304 Not Modified", [(b"etag", b'"a"'), (b"content-length", b"1234")], length=False))
+    async with wire(site) as connection:
+        for _ in range(2):
+            connection.writer.write(f"GET {PATH} HTTP/1.1\r\nhost: x\r\nx-api-key: {site.keys['full']}\r\n\r\n".encode())
+            status, headers, _ = await connection.answer("HEAD")
+            assert (status, dict(headers)[b"etag"]) == (304, b'"a"')
+
+
+async def test_what_comes_behind_an_answer_is_no_answer(http: httpx.AsyncClient, upstream: ToolUpstream) -> None:
+    upstream.behave = says(answer(b"{}") + answer(b"bad", "500 Bad"))
+    for _ in range(2):
+        got = await http.get(PATH)
+        assert (got.status_code, got.content) == (200, b"{}")
 
 
 async def test_headers_of_one_connection_end_here(site: GatewaySite, upstream: ToolUpstream) -> None:

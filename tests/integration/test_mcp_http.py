@@ -1,5 +1,6 @@
 """`toolledger mcp --url` between a client and a streamable HTTP server: streams, sessions and failures pass as they come."""
 
+import asyncio
 import json
 import socket
 import uuid
@@ -12,6 +13,8 @@ import pytest
 
 from tests.support.mcp import Ledger, Proxied, Wrapped
 from tests.support.mcp_http_server import McpHttpServer
+from tests.support.tool_upstream import Request, says, tool_upstream_in_thread
+from tests.support.tool_upstream import answer as raw_answer
 
 pytestmark = pytest.mark.real
 
@@ -150,11 +153,16 @@ def test_the_end_of_a_session_passes_too(proxied: Proxied, server: McpHttpServer
     assert server.seen[-1].method == "DELETE"
 
 
-def test_a_redirect_leads_to_where_it_is_recorded(proxied: Proxied, client: httpx.Client) -> None:
-    """One to the server itself; who follows it stays with us."""
-    answer = client.post(proxied.url.replace("/mcp", "/old"), json=request("json"), headers=session())
+def test_a_redirect_leads_to_where_it_is_recorded(ledger: Ledger, proxied: Proxied, client: httpx.Client) -> None:
+    """One to the server itself; who follows it stays with us, and made one call."""
+    own = session()
+    answer = client.post(proxied.url.replace("/mcp", "/old"), json=request("json"), headers=own)
     assert answer.status_code == 307
     assert answer.headers["location"] == f"{proxied.url}?from=old"
+    client.post(answer.headers["location"], json=request("json"), headers=own)
+    client.post(proxied.url, json=request("refuse", 8), headers=own)
+    events = ledger.await_events(own["mcp-session-id"], 2)
+    assert [event["status"] for event in events] == ["success", "failed"]
 
 
 @pytest.mark.parametrize(
@@ -185,6 +193,33 @@ def test_a_server_that_is_away_is_a_failure_with_a_reason(ledger: Ledger, client
         assert proxied.stop() == 0
     assert answer.status_code == 502
     assert "cannot reach the MCP server" in answer.json()["error"]["message"]
+    (event,) = ledger.await_events(own["mcp-session-id"], 1)
+    assert event["error"]["type"] == "unreachable"
+
+
+def test_a_request_that_is_refused_before_it_is_whole_is_recorded(ledger: Ledger, client: httpx.Client) -> None:
+    async def refuse(_request: Request, _reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
+        writer.write(raw_answer(b"too large", "413 Content Too Large"))
+        await writer.drain()
+        return False
+
+    own = session()
+    with tool_upstream_in_thread(says(b"")) as server, Proxied(ledger, f"{server.url}/mcp") as proxied:
+        server.before_body = refuse
+        answer = client.post(proxied.url, json=request("json", x="y" * 4_000_000), headers=own)
+        assert (answer.status_code, answer.text) == (413, "too large")
+        assert proxied.stop() == 0
+    (event,) = ledger.await_events(own["mcp-session-id"], 1)
+    assert event["error"] == {"message": "HTTP 413: too large", "code": 413, "type": "http_error"}
+
+
+def test_a_status_that_no_server_can_answer_with_is_told_of(ledger: Ledger, client: httpx.Client) -> None:
+    own = session()
+    with tool_upstream_in_thread(says(raw_answer(b"", "999 Odd"))) as odd, Proxied(ledger, f"{odd.url}/mcp") as proxied:
+        answer = client.post(proxied.url, json=request("json"), headers=own)
+        assert proxied.stop() == 0
+    assert answer.status_code == 502
+    assert "the status 999" in answer.json()["error"]["message"]
     (event,) = ledger.await_events(own["mcp-session-id"], 1)
     assert event["error"]["type"] == "unreachable"
 

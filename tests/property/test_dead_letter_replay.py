@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -270,6 +271,24 @@ def test_a_mended_event_of_another_project_is_refused() -> None:
     with pytest.raises(InvalidEvent) as refused:
         replay(letters_of(taken([record]))[0], incarnation=INCARNATION, partitions=PARTITIONS, mended=mended)
     assert refused.value.reason == "project_mismatch"
+
+
+def test_a_mended_event_may_begin_with_a_byte_order_mark() -> None:
+    letter = letters_of(taken([Record(offset=9, timestamp_ms=START_MS, key=None, value=b"{")]))[0]
+    mended = json.dumps(GOOD).encode()
+    made = [
+        replay(letter, incarnation=INCARNATION, partitions=PARTITIONS, mended=mark + mended, project_id="p")
+        for mark in (b"", b"\xef\xbb\xbf")
+    ]
+    assert made[0] == made[1]
+
+
+def test_a_letter_whose_bytes_are_past_retention_says_so_and_can_be_mended() -> None:
+    letter = replace(letters_of(taken([Record(offset=9, timestamp_ms=START_MS, key=None, value=b"{")]))[0], payload=b"")
+    with pytest.raises(InvalidEvent, match="past retention"):
+        replay(letter, incarnation=INCARNATION, partitions=PARTITIONS, project_id="p")
+    mended = json.dumps(GOOD).encode()
+    assert len(replay(letter, incarnation=INCARNATION, partitions=PARTITIONS, mended=mended, project_id="p")) == 1
 
 
 NO_IDS = ["", "x", INCARNATION, *(f"{INCARNATION}-{rest}" for rest in ("1-2", "1-2-3-4", "01-2-3", "1-2-3\n", "1-2-٣"))]

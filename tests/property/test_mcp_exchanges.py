@@ -209,3 +209,48 @@ def test_calls_whose_bytes_were_not_copied_are_counted_and_not_called_failures()
     frames = [*post(1), (Kind.LOST, 1, b""), (Kind.SERVER_END, 1, b"")]
     assert [call for kind, stream, data in frames for call in traffic.take(Frame(kind, stream, Moment(0, 0), data))] == []
     assert traffic.missed == 1
+
+
+def test_an_answer_in_a_coding_that_nobody_here_knows_is_an_answer() -> None:
+    """Whether the tool failed is not known then; that the server did not answer would be wrong."""
+    for coding, body in (
+        (b"br", b"\x0b\x02\x80"),
+        (b"gzip", b"\x1f\x8bno"),
+        (b"gzip, gzip", gzip.compress(gzip.compress(RESULT))),
+    ):
+        head = answer_head(200, [(b"content-type", b"application/json"), (b"content-encoding", coding)])
+        asked = [*post(1), (Kind.ANSWER, 1, head), (Kind.SERVER, 1, body)]
+        assert one(*asked, (Kind.SERVER_END, 1, b"")) == [("t", None)]
+        assert one(*asked, (Kind.SERVER_END, 1, ended("connection_closed"))) == [("t", "connection_closed")]
+
+
+def test_a_redirect_that_is_followed_here_is_no_call_of_its_own() -> None:
+    again = [*post(1), (Kind.ANSWER, 1, answer_head(307, [], asks_again=True)), (Kind.SERVER_END, 1, b"")]
+    followed = [*post(2), (Kind.ANSWER, 2, STREAM), (Kind.SERVER, 2, b"data: " + RESULT + b"\n\n"), (Kind.SERVER_END, 2, b"")]
+    assert one(*again, *followed) == [("t", None)]
+    for status in (302, 307):
+        assert one(*post(1), (Kind.ANSWER, 1, answer_head(status, [])), (Kind.SERVER_END, 1, b"")) == [("t", "http_error")]
+
+
+def test_a_stream_may_be_taken_up_at_the_second_attempt() -> None:
+    """Also where no session tells whose it is."""
+    last = request_head("GET", b"/mcp", [(b"last-event-id", b"7")])
+    frames = [*post(1), (Kind.ANSWER, 1, STREAM), (Kind.SERVER, 1, b"id: 7\ndata: \n\n"), (Kind.SERVER_END, 1, b"")]
+    frames += [(Kind.REQUEST, 2, last), (Kind.ANSWER, 2, answer_head(503, [])), (Kind.SERVER_END, 2, b"")]
+    frames += [(Kind.REQUEST, 3, last), (Kind.ANSWER, 3, STREAM), (Kind.SERVER, 3, b"id: 8\ndata: " + RESULT + b"\n\n")]
+    assert one(*frames) == [("t", None)]
+
+
+def test_an_answer_may_come_before_the_request_is_whole() -> None:
+    """As refusals of what is too large do."""
+    asked = [(Kind.REQUEST, 1, request_head("POST", b"/mcp", [])), (Kind.CLIENT, 1, CALL[:20])]
+    rest = [(Kind.CLIENT, 1, CALL[20:]), (Kind.CLIENT_END, 1, b"")]
+    refused = [(Kind.ANSWER, 1, answer_head(413, [])), (Kind.SERVER, 1, b"too large")]
+    assert one(*asked, *refused, *rest, (Kind.SERVER_END, 1, b"")) == [("t", "http_error")]
+    answered = [(Kind.ANSWER, 1, answer_head(200, [])), (Kind.SERVER, 1, RESULT)]
+    assert one(*asked, *answered, *rest, (Kind.SERVER_END, 1, b"")) == [("t", None)]
+
+
+def test_a_stream_may_begin_with_a_byte_order_mark() -> None:
+    frames = [*post(1), (Kind.ANSWER, 1, STREAM), (Kind.SERVER, 1, b"\xef\xbb\xbfdata: " + RESULT + b"\n\n")]
+    assert one(*frames) == [("t", None)]

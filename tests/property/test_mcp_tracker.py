@@ -70,6 +70,15 @@ def test_a_pump_that_was_killed_leaves_no_call_out(history: History) -> None:
         assert sorted(repr(call.request_id) for call in ended) == sorted(repr(call.id_) for call in asked)
 
 
+def test_a_last_request_without_its_line_end_is_a_request() -> None:
+    """The client closes its side behind it, and then the answer comes."""
+    asked = b'{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"t"}}'
+    answered = b'{"jsonrpc":"2.0","id":1,"result":{"content":[]}}\n'
+    said = ((Kind.CLIENT, asked), (Kind.CLIENT_END, b""), (Kind.SERVER, answered))
+    (call,) = calls((Frame(kind, 0, Moment(0, 0), payload) for kind, payload in said), Pipes())
+    assert (call.fault, call.response) == (None, b'{"content":[]}')
+
+
 def _asked(call: Planned, frames: list[Frame]) -> bool:
     said = b"".join(frame.payload for frame in frames if frame.kind is Kind.CLIENT)
     for line in said.split(b"\n"):

@@ -99,6 +99,7 @@ def test_every_route_of_the_query_service_stays_its_own() -> None:
         ([1], "failed", {"message": "the upstream's answer (HTTP 200) is no JSON object", "type": "unreadable_answer"}),
         (b"", "success", None),
         (b'{"successful": true, "data": NaN}', "success", None),
+        (b'\xef\xbb\xbf{"successful": true}', "success", None),
         (rb'{"successful": true, "data": "cut \ud83d"}', "success", None),
         (rb'{"successful": false, "error": "cut \ud83d"}', "failed", {"message": "cut \ufffd"}),
     ],
@@ -129,6 +130,11 @@ def test_a_text_that_explains_a_refusal_is_its_message() -> None:
     assert event["error"] == {"message": "upstream connect error or reset", "code": "503"}
 
 
+def test_credentials_are_found_behind_a_byte_order_mark() -> None:
+    event = event_of(call(b'\xef\xbb\xbf{"user_id":"u","custom_auth_params":{"x":"hunter2"}}'), ending({}))
+    assert (event["user_id"], event["data"]["request"]["custom_auth_params"]) == ("u", "[redacted]")
+
+
 def test_no_tool_no_log_and_none_that_only_waits() -> None:
     session = Execution(session_id="s")
     assert record(call(b"not json", execution=session), ending({}, 400)) is None
@@ -139,7 +145,7 @@ def test_no_tool_no_log_and_none_that_only_waits() -> None:
 def test_an_id_is_the_upstreams_where_it_fits() -> None:
     assert event_of(call(), ending({"log_id": "log_up"}))["id"] == "log_up"
     assert event_of(call(), ending({"error": "x", "log_id": "log_up"}, 400))["id"] == "log_up"
-    for odd in (None, "", "x" * 257, True, [1]):
+    for odd in (None, "", "x" * 257, True, [1], "a\nb", "a\0", " "):
         assert event_of(call(), ending({"log_id": odd}))["id"] == "log_own"
 
 
@@ -184,6 +190,7 @@ def test_a_trace_context_is_kept() -> None:
         (b'{"log_id": null ,"a":1}', b'{"log_id": "L" ,"a":1}'),
         (b'{"a":{"log_id":""},"log_id":""}', b'{"a":{"log_id":""},"log_id":"L"}'),
         (b'{"a":"\\"log_id\\":null","b":["log_id"]}', b'{"a":"\\"log_id\\":null","b":["log_id"],"log_id":"L"}'),
+        (b'\xef\xbb\xbf{"a":1}', b'\xef\xbb\xbf{"a":1,"log_id":"L"}'),
         (b"[]", None),
         (b"", None),
     ],

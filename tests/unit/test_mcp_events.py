@@ -145,6 +145,13 @@ def test_the_code_of_a_json_rpc_error_is_kept() -> None:
     assert event(call)["error"] == {"message": "Invalid params", "code": -32602}
 
 
+def test_an_error_that_is_null_beside_a_result_is_none() -> None:
+    tracker = Tracker()
+    tracker.from_client(asked(), "", at(0))
+    (call,) = tracker.from_server(line(id=1, result={"content": []}, error=None), "", at(1))
+    assert (event(call)["status"], event(call)["data"]["response"]) == ("success", {"content": []})
+
+
 @pytest.mark.parametrize("code", [0xD83D, 0xDE00])
 def test_half_a_surrogate_pair_hides_neither_tool_nor_outcome(code: int) -> None:
     """As programs write them that cut a text in the middle of an emoji."""

@@ -156,6 +156,24 @@ def test_a_span_without_a_time_is_told_which(member, told, value):
     assert told in broken.message
 
 
+def test_a_number_of_more_than_64_bits_takes_no_other_span_with_it():
+    request = json.loads(json_of(spans_of(GENAI, GENAI, GENAI)))
+    first, second, _ = request["resourceSpans"][0]["scopeSpans"][0]["spans"]
+    first["endTimeUnixNano"] = 10**400
+    second["attributes"].append({"key": "x", "value": {"intValue": str(2**64)}})
+    found = take_apart(json.dumps(request).encode(), "json", events_max=10)
+    assert len(found.events) == 1
+    assert [one.message for one in found.broken] == ["a whole number has more than 64 bits"] * 2
+
+
+@pytest.mark.parametrize("encoding", ENCODERS)
+def test_zero_is_a_user_and_a_session_too(encoding):
+    found = event(
+        Recorded(name="x", attributes={**GENAI.attributes, "user.id": 0, "gen_ai.conversation.id": 0}, expected={}), encoding
+    )
+    assert (found["user_id"], found["session_id"]) == ("0", "0")
+
+
 def test_half_a_surrogate_pair_takes_no_span_with_it():
     """SDKs that cut texts by UTF-16 write such halves; the span says the rest, and its neighbours all of theirs."""
     request = json.loads(json_of(spans_of(GENAI, GENAI_FAILED)))
