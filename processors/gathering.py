@@ -147,7 +147,9 @@ def wanted_of(gathered: Mapping[Key, Gathering], *, room_bytes: int) -> set[Key]
         room_bytes: as much more may be held; how much a partition brings is guessed by what it brought last.
     """
     wanted = {key for key, each in gathered.items() if not each.full} if room_bytes > 0 else set()
-    for key in sorted((key for key in wanted if gathered[key].behind), key=lambda key: gathered[key].turn):
+    for key in sorted(
+        (key for key, each in gathered.items() if key in wanted and each.behind), key=lambda key: gathered[key].turn
+    ):
         if room_bytes <= 0:
             wanted.remove(key)
         room_bytes -= gathered[key].added_nbytes
