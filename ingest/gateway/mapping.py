@@ -234,6 +234,9 @@ def _members(raw: msgspec.Raw | None) -> Mapping[str, msgspec.Raw]:
 
 
 def _without_credentials(body: Body, asked: Mapping[str, msgspec.Raw]) -> Body:
+    if not asked and any(name.encode() in body.raw for name in _CREDENTIALS):
+        # They show by their place alone, which what is no JSON object does not have.
+        return Body(raw=b"", size=body.size, unread="it is no JSON object and may hold credentials")
     if not any(name in asked for name in _CREDENTIALS):
         return body
     return Body(raw=_encode({**asked, **{name: _REDACTED for name in _CREDENTIALS if name in asked}}), size=body.size)

@@ -135,6 +135,14 @@ def test_credentials_are_found_behind_a_byte_order_mark() -> None:
     assert (event["user_id"], event["data"]["request"]["custom_auth_params"]) == ("u", "[redacted]")
 
 
+@pytest.mark.parametrize("behind", [b" and more", b"}", b",,"])
+def test_credentials_of_what_is_no_json_are_not_kept(behind: bytes) -> None:
+    event = event_of(call(b'{"user_id":"u","custom_auth_params":{"x":"hunter2"}}' + behind), ending({"error": "bad"}, 400))
+    assert "hunter2" not in json.dumps(event)
+    assert "may hold credentials" in json.dumps(event["data"]["request"])
+    assert event["metadata"]["gateway"]["truncated"] == ["request"]
+
+
 def test_no_tool_no_log_and_none_that_only_waits() -> None:
     session = Execution(session_id="s")
     assert record(call(b"not json", execution=session), ending({}, 400)) is None
